@@ -1,0 +1,8 @@
+r"""diffusion_lib: the formulas that the book proves, running.
+
+Imports run downwards only: `closed_forms` ← `schedule`, `prediction` ← `process`, `targets` ←
+`objectives` ← `samplers` ← `networks`, `data`, `training` ← the command line. `derive` and `verify`
+are what the chapters use to prove things about `closed_forms`.
+"""
+
+__version__ = "0.1.0"

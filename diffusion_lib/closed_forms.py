@@ -1,0 +1,378 @@
+r"""Every closed form of the book, written once, on any kind of number.
+
+The functions below use plain arithmetic and the few elementary functions of the argument's own
+library. They accept SymPy expressions, mpmath numbers, NumPy arrays, torch tensors and Python
+numbers alike. The chapters prove them on symbols; training and sampling evaluate the same functions
+in float64. No formula of this file is written a second time anywhere.
+
+Notation (DDPM's): :math:`\bar\alpha_t=\prod_{i\le t}(1-\beta_i)` with :math:`\bar\alpha_0=1`.
+``alpha_bar_t`` belongs to the noisier step t, ``alpha_bar_s`` to a cleaner step s < t, adjacent or
+not. Every Gaussian is isotropic; a formula holds coordinate by coordinate, so arguments broadcast.
+
+Papers: [DDPM] Ho et al. 2020, [DDIM] Song et al. 2021, [iDDPM] Nichol and Dhariwal 2021,
+[PD] Salimans and Ho 2022, [VDM] Kingma et al. 2021.
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Callable, Iterable
+from itertools import accumulate
+from types import ModuleType
+from typing import Any, NamedTuple
+
+Number = Any
+"""A SymPy expression, mpmath number, NumPy array, torch tensor or Python number."""
+
+
+class Gaussian(NamedTuple):
+    """The isotropic Gaussian N(mean, variance · I)."""
+
+    mean: Number
+    variance: Number
+
+
+# --- Elementary functions, taken from the library that the argument belongs to -------------------
+
+
+def _library_of(x: Number) -> ModuleType:
+    for ancestor in type(x).__mro__:
+        root = (ancestor.__module__ or "").partition(".")[0]
+        if root in ("sympy", "mpmath", "torch", "numpy"):
+            return sys.modules[root]
+    return math
+
+
+def sqrt(x: Number) -> Number:
+    """√x. The root of a perfect square of type int stays an int, so symbols stay exact."""
+    if isinstance(x, int) and x >= 0 and math.isqrt(x) ** 2 == x:
+        return math.isqrt(x)
+    return _library_of(x).sqrt(x)
+
+
+def log(x: Number) -> Number:
+    """The natural logarithm of x."""
+    return 0 if isinstance(x, int) and x == 1 else _library_of(x).log(x)
+
+
+# --- Gaussians ------------------------------------------------------------------------------------
+
+
+def draw(gaussian: Gaussian, eps: Number) -> Number:
+    r"""A draw from a Gaussian by reparameterisation, :math:`\mu+\sigma\epsilon` with ε ~ N(0, I).
+
+    Source: Kingma and Welling 2014, sec. 2.4. Proved in chapter 02 (claim F11).
+    """
+    return gaussian.mean + sqrt(gaussian.variance) * eps
+
+
+def normal_log_density(x: Number, mean: Number, variance: Number) -> Number:
+    r""":math:`\log\mathcal N(x;\mu,v)=-\tfrac12\big(\log(2\pi v)+(x-\mu)^2/v\big)`, in nats.
+
+    One coordinate; sum over coordinates for a vector. Used in chapters 02 and 03 (claims F4, P3).
+    """
+    pi = _library_of(variance).pi
+    return -(log(2 * pi * variance) + (x - mean) ** 2 / variance) / 2
+
+
+def normal_score(x: Number, mean: Number, variance: Number) -> Number:
+    r""":math:`\nabla_x\log\mathcal N(x;\mu,v)=(\mu-x)/v`."""
+    return (mean - x) / variance
+
+
+def gaussian_kl(p: Gaussian, q: Gaussian) -> Number:
+    r""":math:`D_{\mathrm{KL}}(p\,\|\,q)` in nats, one coordinate.
+
+    .. math:: \tfrac12\Big(\log\frac{v_q}{v_p}+\frac{v_p+(\mu_p-\mu_q)^2}{v_q}-1\Big)
+
+    Proved in chapter 02 (claim F7).
+    """
+    return (
+        log(q.variance / p.variance) + (p.variance + (p.mean - q.mean) ** 2) / q.variance - 1
+    ) / 2
+
+
+# --- The forward process --------------------------------------------------------------------------
+
+
+def alpha_bar_table(betas: Iterable[Number]) -> list[Number]:
+    r""":math:`[\bar\alpha_0,\dots,\bar\alpha_T]` with :math:`\bar\alpha_t=\bar\alpha_{t-1}(1-\beta_t)`.
+
+    The empty product :math:`\bar\alpha_0=1` is part of the table. Source: [DDPM] eq. 4.
+    Proved in chapter 02 (claims F5, F6).
+    """
+    return list(accumulate(betas, lambda alpha_bar, beta: alpha_bar * (1 - beta), initial=1))
+
+
+def step_beta(alpha_bar_s: Number, alpha_bar_t: Number) -> Number:
+    r""":math:`\beta_{t\mid s}=1-\bar\alpha_t/\bar\alpha_s`, the noise added from s to t.
+
+    For s = t - 1 this is :math:`\beta_t`. Proved in chapter 02 (claim F4).
+    """
+    return 1 - alpha_bar_t / alpha_bar_s
+
+
+def forward_step(x_s: Number, beta: Number) -> Gaussian:
+    r""":math:`q(x_t\mid x_s)=\mathcal N(\sqrt{1-\beta}\,x_s,\ \beta I)`.
+
+    With ``beta = step_beta(alpha_bar_s, alpha_bar_t)`` it is the transition over any stride.
+    Source: [DDPM] eq. 2. Proved in chapter 02 (claims F1, F2, F8).
+    """
+    return Gaussian(sqrt(1 - beta) * x_s, beta)
+
+
+def marginal(x_0: Number, alpha_bar_t: Number) -> Gaussian:
+    r""":math:`q(x_t\mid x_0)=\mathcal N(\sqrt{\bar\alpha_t}\,x_0,\ (1-\bar\alpha_t)I)`.
+
+    Source: [DDPM] eq. 4. Proved in chapter 02 by induction on t (claims F3, F4, F7).
+    """
+    return Gaussian(sqrt(alpha_bar_t) * x_0, 1 - alpha_bar_t)
+
+
+def noised(x_0: Number, eps: Number, alpha_bar_t: Number) -> Number:
+    r""":math:`x_t=\sqrt{\bar\alpha_t}\,x_0+\sqrt{1-\bar\alpha_t}\,\epsilon`, a draw from `marginal`.
+
+    Source: [DDPM] sec. 3.2. Proved in chapter 02 (claim F4).
+    """
+    return draw(marginal(x_0, alpha_bar_t), eps)
+
+
+def snr(alpha_bar_t: Number) -> Number:
+    r"""The signal-to-noise ratio :math:`\bar\alpha_t/(1-\bar\alpha_t)` ([VDM] eq. 2)."""
+    return alpha_bar_t / (1 - alpha_bar_t)
+
+
+# --- The posterior q(x_s | x_t, x_0) --------------------------------------------------------------
+
+
+def posterior_mean(x_t: Number, x_0: Number, alpha_bar_s: Number, alpha_bar_t: Number) -> Number:
+    r"""The mean :math:`\tilde\mu` of :math:`q(x_s\mid x_t,x_0)`.
+
+    .. math:: \frac{\sqrt{\alpha}\,(1-\bar\alpha_s)}{1-\bar\alpha_t}x_t
+              +\frac{\sqrt{\bar\alpha_s}\,\beta}{1-\bar\alpha_t}x_0,
+              \qquad \alpha=\bar\alpha_t/\bar\alpha_s,\ \beta=1-\alpha
+
+    Source: [DDPM] eq. 7. Proved in chapter 03 (claims P2, P5, P6, P8).
+    """
+    beta = step_beta(alpha_bar_s, alpha_bar_t)
+    weight_t = sqrt(1 - beta) * (1 - alpha_bar_s) / (1 - alpha_bar_t)
+    weight_0 = sqrt(alpha_bar_s) * beta / (1 - alpha_bar_t)
+    return weight_t * x_t + weight_0 * x_0
+
+
+def posterior_variance(alpha_bar_s: Number, alpha_bar_t: Number) -> Number:
+    r"""The variance :math:`\tilde\beta=\frac{1-\bar\alpha_s}{1-\bar\alpha_t}\beta` of the posterior.
+
+    Zero at s = 0, where :math:`\bar\alpha_0=1`. Source: [DDPM] eq. 7.
+    Proved in chapter 03 (claims P2, P4).
+    """
+    return (1 - alpha_bar_s) / (1 - alpha_bar_t) * step_beta(alpha_bar_s, alpha_bar_t)
+
+
+def posterior(x_t: Number, x_0: Number, alpha_bar_s: Number, alpha_bar_t: Number) -> Gaussian:
+    r""":math:`q(x_s\mid x_t,x_0)=\mathcal N(\tilde\mu,\tilde\beta I)`.
+
+    Source: [DDPM] eq. 6. Proved in chapter 03 (claims P1, P2, P3, P10).
+    """
+    return Gaussian(
+        posterior_mean(x_t, x_0, alpha_bar_s, alpha_bar_t),
+        posterior_variance(alpha_bar_s, alpha_bar_t),
+    )
+
+
+def posterior_mean_from_eps(
+    x_t: Number, eps: Number, alpha_bar_s: Number, alpha_bar_t: Number
+) -> Number:
+    r"""The same mean in terms of the noise: :math:`\frac1{\sqrt\alpha}\big(x_t-\frac{\beta}{\sqrt{1-\bar\alpha_t}}\epsilon\big)`.
+
+    Equals `posterior_mean` at ``x_0 = x_0_from_eps(x_t, eps, alpha_bar_t)``.
+    Source: [DDPM] eq. 11. Proved in chapter 03 (claims P7, P8).
+    """
+    beta = step_beta(alpha_bar_s, alpha_bar_t)
+    return (x_t - beta / sqrt(1 - alpha_bar_t) * eps) / sqrt(1 - beta)
+
+
+# --- What a network predicts ----------------------------------------------------------------------
+
+
+def x_0_from_eps(x_t: Number, eps: Number, alpha_bar_t: Number) -> Number:
+    r""":math:`x_0=(x_t-\sqrt{1-\bar\alpha_t}\,\epsilon)/\sqrt{\bar\alpha_t}`.
+
+    Source: [DDPM] sec. 3.2. Proved in chapter 03 (claim P7).
+    """
+    return (x_t - sqrt(1 - alpha_bar_t) * eps) / sqrt(alpha_bar_t)
+
+
+def eps_from_x_0(x_t: Number, x_0: Number, alpha_bar_t: Number) -> Number:
+    r""":math:`\epsilon=(x_t-\sqrt{\bar\alpha_t}\,x_0)/\sqrt{1-\bar\alpha_t}`, undefined at t = 0.
+
+    Proved in chapter 03 (claims P7, P9).
+    """
+    return (x_t - sqrt(alpha_bar_t) * x_0) / sqrt(1 - alpha_bar_t)
+
+
+def velocity(x_0: Number, eps: Number, alpha_bar_t: Number) -> Number:
+    r""":math:`v=\sqrt{\bar\alpha_t}\,\epsilon-\sqrt{1-\bar\alpha_t}\,x_0` ([PD] appendix D)."""
+    return sqrt(alpha_bar_t) * eps - sqrt(1 - alpha_bar_t) * x_0
+
+
+def x_0_from_velocity(x_t: Number, v: Number, alpha_bar_t: Number) -> Number:
+    r""":math:`x_0=\sqrt{\bar\alpha_t}\,x_t-\sqrt{1-\bar\alpha_t}\,v` ([PD] appendix D)."""
+    return sqrt(alpha_bar_t) * x_t - sqrt(1 - alpha_bar_t) * v
+
+
+def eps_from_velocity(x_t: Number, v: Number, alpha_bar_t: Number) -> Number:
+    r""":math:`\epsilon=\sqrt{1-\bar\alpha_t}\,x_t+\sqrt{\bar\alpha_t}\,v` ([PD] appendix D)."""
+    return sqrt(1 - alpha_bar_t) * x_t + sqrt(alpha_bar_t) * v
+
+
+def score_from_eps(eps: Number, alpha_bar_t: Number) -> Number:
+    r""":math:`\nabla\log q(x_t)=-\epsilon/\sqrt{1-\bar\alpha_t}` when ε is :math:`\mathbb E[\epsilon\mid x_t]`."""
+    return -eps / sqrt(1 - alpha_bar_t)
+
+
+def eps_from_score(score: Number, alpha_bar_t: Number) -> Number:
+    r""":math:`\epsilon=-\sqrt{1-\bar\alpha_t}\;\nabla\log q(x_t)`, the inverse of `score_from_eps`."""
+    return -sqrt(1 - alpha_bar_t) * score
+
+
+def x_0_from_score(x_t: Number, score: Number, alpha_bar_t: Number) -> Number:
+    r"""Tweedie: :math:`\mathbb E[x_0\mid x_t]=(x_t+(1-\bar\alpha_t)\nabla\log q(x_t))/\sqrt{\bar\alpha_t}`."""
+    return x_0_from_eps(x_t, eps_from_score(score, alpha_bar_t), alpha_bar_t)
+
+
+# --- One family of reverse steps: DDPM, DDIM, everything between, any stride ----------------------
+
+
+def reverse_mean(x_0: Number, eps: Number, alpha_bar_s: Number, sigma: Number) -> Number:
+    r"""The mean of the step from t to s: :math:`\sqrt{\bar\alpha_s}\,x_0+\sqrt{1-\bar\alpha_s-\sigma^2}\,\epsilon`.
+
+    Needs :math:`0\le\sigma^2\le1-\bar\alpha_s`. With :math:`\sigma^2=\tilde\beta` it is the posterior
+    mean (claim P9, chapter 03). Source: [DDIM] eq. 7. Proved in chapter 08 (claim I4).
+    """
+    return sqrt(alpha_bar_s) * x_0 + sqrt(1 - alpha_bar_s - sigma**2) * eps
+
+
+def reverse_step(
+    x_0: Number, eps: Number, z: Number, alpha_bar_s: Number, sigma: Number
+) -> Number:
+    r""":math:`x_s=\sqrt{\bar\alpha_s}\,x_0+\sqrt{1-\bar\alpha_s-\sigma^2}\,\epsilon+\sigma z`, z ~ N(0, I).
+
+    Source: [DDIM] eq. 12. Proved in chapter 08 (claim I4).
+    """
+    return reverse_mean(x_0, eps, alpha_bar_s, sigma) + sigma * z
+
+
+def ddim_sigma(eta: Number, alpha_bar_s: Number, alpha_bar_t: Number) -> Number:
+    r""":math:`\sigma=\eta\sqrt{\tilde\beta}`: η scales the deviation, not the variance.
+
+    η = 0 is DDIM, η = 1 is DDPM with the posterior variance. Source: [DDIM] eq. 16.
+    """
+    return eta * sqrt(posterior_variance(alpha_bar_s, alpha_bar_t))
+
+
+def noise_mixture(alpha_bar_s: Number, sigma: Number) -> tuple[Number, Number]:
+    r"""The weights (a, b) of :math:`\epsilon_s=a\,\epsilon_t+b\,z`, with :math:`a^2+b^2=1`.
+
+    .. math:: a=\sqrt{\frac{1-\bar\alpha_s-\sigma^2}{1-\bar\alpha_s}},\qquad
+              b=\frac{\sigma}{\sqrt{1-\bar\alpha_s}}
+
+    Defined for s ≥ 1, where :math:`\bar\alpha_s<1`. Proved in chapter 08 (claims I5, I6).
+    """
+    noise_variance = 1 - alpha_bar_s
+    return sqrt((noise_variance - sigma**2) / noise_variance), sigma / sqrt(noise_variance)
+
+
+# --- Gaussian data, where every answer is known ---------------------------------------------------
+
+
+def data_marginal(mean: Number, variance: Number, alpha_bar_t: Number) -> Gaussian:
+    r"""The law of :math:`x_t` when :math:`x_0\sim\mathcal N(\mu,v)`:
+    :math:`\mathcal N(\sqrt{\bar\alpha_t}\,\mu,\ \bar\alpha_t v+1-\bar\alpha_t)`.
+
+    Proved in chapter 02 (claims F7, F8).
+    """
+    return Gaussian(sqrt(alpha_bar_t) * mean, alpha_bar_t * variance + 1 - alpha_bar_t)
+
+
+def data_eps(x_t: Number, mean: Number, variance: Number, alpha_bar_t: Number) -> Number:
+    r""":math:`\mathbb E[\epsilon\mid x_t]` when :math:`x_0\sim\mathcal N(\mu,v)`.
+
+    .. math:: \epsilon^*=\frac{\sqrt{1-\bar\alpha_t}\,(x_t-\sqrt{\bar\alpha_t}\,\mu)}
+                              {\bar\alpha_t v+1-\bar\alpha_t}
+    """
+    score = normal_score(x_t, *data_marginal(mean, variance, alpha_bar_t))
+    return eps_from_score(score, alpha_bar_t)
+
+
+def data_reverse(
+    x_t: Number, mean: Number, variance: Number, alpha_bar_s: Number, alpha_bar_t: Number
+) -> Gaussian:
+    r"""The exact reverse kernel :math:`q(x_s\mid x_t)` when :math:`x_0\sim\mathcal N(\mu,v)`.
+
+    With :math:`V_t=\bar\alpha_t v+1-\bar\alpha_t`, :math:`\alpha=\bar\alpha_t/\bar\alpha_s`, β = 1 - α:
+
+    .. math:: \mathcal N\Big(\sqrt{\bar\alpha_s}\,\mu
+              +\frac{\sqrt\alpha\,V_s}{V_t}(x_t-\sqrt{\bar\alpha_t}\,\mu),\ \frac{V_s}{V_t}\beta\Big)
+
+    At v = 0 it is `posterior` with :math:`x_0=\mu`. Proved in chapter 03 (claim P1).
+    """
+    beta = step_beta(alpha_bar_s, alpha_bar_t)
+    x_s_law = data_marginal(mean, variance, alpha_bar_s)
+    x_t_law = data_marginal(mean, variance, alpha_bar_t)
+    shrink = x_s_law.variance / x_t_law.variance
+    return Gaussian(
+        x_s_law.mean + sqrt(1 - beta) * shrink * (x_t - x_t_law.mean),
+        shrink * beta,
+    )
+
+
+# --- Weights of the bound -------------------------------------------------------------------------
+
+
+def bound_weight_eps(alpha_bar_s: Number, alpha_bar_t: Number, variance: Number) -> Number:
+    r"""The weight of :math:`\|\epsilon-\epsilon_\theta\|^2` in the bound, for a step of given variance.
+
+    .. math:: \frac{\beta^2}{2\sigma^2\,\alpha\,(1-\bar\alpha_t)}
+
+    In nats. Source: [DDPM] eq. 12.
+    """
+    beta = step_beta(alpha_bar_s, alpha_bar_t)
+    return beta**2 / (2 * variance * (1 - beta) * (1 - alpha_bar_t))
+
+
+# --- Schedules ------------------------------------------------------------------------------------
+
+
+def linear_beta(t: Number, T: Number, beta_start: Number, beta_end: Number) -> Number:
+    r""":math:`\beta_t` on a straight line from ``beta_start`` at t = 1 to ``beta_end`` at t = T.
+
+    Source: [DDPM] sec. 4.
+    """
+    return beta_start + (beta_end - beta_start) * (t - 1) / (T - 1)
+
+
+def cosine_alpha_bar(t: Number, T: Number, s: Number) -> Number:
+    r""":math:`\bar\alpha_t=f(t)/f(0)`, :math:`f(t)=\cos^2\big(\frac{t/T+s}{1+s}\cdot\frac\pi2\big)`.
+
+    Source: [iDDPM] eq. 17; s = 0.008 there.
+    """
+    library = _library_of(t)
+
+    def f(t: Number) -> Number:
+        return library.cos((t / T + s) / (1 + s) * library.pi / 2) ** 2
+
+    return f(t) / f(0 * t)
+
+
+# --- From a formula to its table ------------------------------------------------------------------
+
+
+def coefficients(linear: Callable[..., Number], count: int) -> tuple[Number, ...]:
+    """The coefficients of a formula that is linear in its ``count`` arguments.
+
+    They are its values at the unit vectors. Samplers and losses evaluate the formulas above this
+    way once, in float64, and then only multiply and add.
+    """
+    return tuple(linear(*(float(i == j) for j in range(count))) for i in range(count))

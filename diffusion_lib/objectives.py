@@ -1,0 +1,64 @@
+r"""The training objective :math:`L_{\mathrm{simple}}`.
+
+The exact bound, term by term, belongs in this room too; its weights are in `closed_forms`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from . import closed_forms
+from .prediction import get_prediction
+from .process import linear_at, network_times
+from .schedule import NoiseSchedule
+
+Model = Callable[[Tensor, Tensor], Tensor]
+"""A network: (x_t of shape (B, ...), times of shape (B,)) -> a tensor shaped like x_t."""
+
+
+def simple_loss(
+    model: Model,
+    schedule: NoiseSchedule,
+    x_0: Tensor,
+    *,
+    prediction: str = "eps",
+    generator: torch.Generator | None = None,
+) -> Tensor:
+    r""":math:`L_{\mathrm{simple}}=\mathbb E_{t,x_0,\epsilon}\|\epsilon-\epsilon_\theta(x_t,t)\|^2/d`.
+
+    t is uniform on 1..T, ε standard normal. For another ``prediction`` the target is the data, the
+    velocity or the score instead of ε. The square is averaged over the d dimensions and the batch,
+    so a network that always answers 0 has loss 1 when it predicts ε.
+
+    Args:
+        model: called as ``model(x_t, times)``.
+        schedule: the noise schedule.
+        x_0: data of shape (B, ...), any number of dimensions.
+        prediction: "eps", "x_0", "v" or "score".
+        generator: the source of t and ε, on the device of x_0.
+
+    Returns:
+        The scalar loss, ready for ``backward``.
+
+    Raises:
+        ValueError: if the prediction is unknown or the network's output is not shaped like x_0.
+
+    Source: Ho et al. 2020, eq. 14. Used in chapter 15.
+    """
+    kind = get_prediction(prediction)
+    t = torch.randint(
+        1, schedule.T + 1, x_0.shape[:1], generator=generator, device=x_0.device
+    )
+    eps = torch.randn(x_0.shape, generator=generator, device=x_0.device, dtype=x_0.dtype)
+    x_t = linear_at(closed_forms.noised, schedule, t, (x_0, eps))
+    output = model(x_t, network_times(schedule, t))
+    if output.shape != x_0.shape:
+        raise ValueError(
+            f"The network's output has shape {tuple(output.shape)}; "
+            f"it must have the shape {tuple(x_0.shape)} of x_0."
+        )
+    target = linear_at(kind.target, schedule, t, (x_0, eps))
+    return torch.nn.functional.mse_loss(output, target)

@@ -1,0 +1,71 @@
+r"""What a network predicts: the noise ε, the data x_0, the velocity v, or the score.
+
+Each kind is a linear change of variables given by `closed_forms`; the four carry the same
+information at every t ≥ 1. (Chapter 03 proves ε ↔ x_0.)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from . import closed_forms
+from .closed_forms import Number
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """One kind of network output.
+
+    Attributes:
+        name: "eps", "x_0", "v" or "score".
+        target: (x_0, eps, alpha_bar_t) -> what the network is trained to output.
+        x_0: (x_t, output, alpha_bar_t) -> the data that the output implies.
+        eps: (x_t, output, alpha_bar_t) -> the noise that the output implies.
+
+    All three are linear in the samples.
+    """
+
+    name: str
+    target: Callable[[Number, Number, Number], Number]
+    x_0: Callable[[Number, Number, Number], Number]
+    eps: Callable[[Number, Number, Number], Number]
+
+
+EPS = Prediction(
+    name="eps",
+    target=lambda x_0, eps, alpha_bar_t: eps,
+    x_0=closed_forms.x_0_from_eps,
+    eps=lambda x_t, output, alpha_bar_t: output,
+)
+X_0 = Prediction(
+    name="x_0",
+    target=lambda x_0, eps, alpha_bar_t: x_0,
+    x_0=lambda x_t, output, alpha_bar_t: output,
+    eps=closed_forms.eps_from_x_0,
+)
+V = Prediction(
+    name="v",
+    target=closed_forms.velocity,
+    x_0=closed_forms.x_0_from_velocity,
+    eps=closed_forms.eps_from_velocity,
+)
+SCORE = Prediction(
+    name="score",
+    target=lambda x_0, eps, alpha_bar_t: closed_forms.score_from_eps(eps, alpha_bar_t),
+    x_0=closed_forms.x_0_from_score,
+    eps=lambda x_t, output, alpha_bar_t: closed_forms.eps_from_score(output, alpha_bar_t),
+)
+
+PREDICTIONS = {kind.name: kind for kind in (EPS, X_0, V, SCORE)}
+
+
+def get_prediction(name: str) -> Prediction:
+    """The prediction of that name.
+
+    Raises:
+        ValueError: if there is none.
+    """
+    if name not in PREDICTIONS:
+        raise ValueError(f"prediction is {name!r}; it must be one of {', '.join(PREDICTIONS)}.")
+    return PREDICTIONS[name]

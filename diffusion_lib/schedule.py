@@ -1,0 +1,233 @@
+r"""Noise schedules: a table of :math:`\bar\alpha_t`, and the network time of every entry.
+
+A strided schedule is a schedule. `NoiseSchedule.subsequence` and `NoiseSchedule.strided` return a
+`NoiseSchedule` whose neighbours are the kept steps, so no sampler, posterior or loss knows what a
+stride is, and the adjacent-step mistake cannot be written. (Chapter 02.)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from . import closed_forms
+
+Table = NDArray[np.float64]
+
+
+class NoiseSchedule:
+    r"""An immutable table :math:`\bar\alpha_0=1>\bar\alpha_1>\dots>\bar\alpha_T>0` in float64.
+
+    Attributes:
+        alpha_bar: shape (T+1,), float64, read-only; index t means t.
+        times: shape (T+1,), int64, read-only; ``times[t]`` is what the network is told at entry t,
+            ``times[0] == 0``. A subsequence keeps the times of the schedule it was taken from.
+        T: the number of steps.
+
+    ``NoiseSchedule(alpha_bar)`` takes the table itself, :math:`\bar\alpha_0=1` included.
+
+    Raises:
+        ValueError: if the table does not start at 1, leaves (0, 1], or does not decrease strictly;
+            if the times do not start at 0, do not increase strictly, or differ in number.
+    """
+
+    alpha_bar: Table
+    times: NDArray[np.int64]
+    T: int
+    _hash: int
+
+    def __init__(self, alpha_bar: ArrayLike, times: ArrayLike | None = None) -> None:
+        table = np.array(alpha_bar, dtype=np.float64)
+        if table.ndim != 1 or len(table) < 2:
+            raise ValueError(
+                f"alpha_bar has shape {table.shape}; it must be one row of at least two entries, "
+                "alpha_bar_0 = 1 first."
+            )
+        if table[0] != 1:
+            raise ValueError(f"alpha_bar[0] is {table[0]}; alpha_bar_0 = 1 is part of the table.")
+        _demand(table > 0, "alpha_bar", table, "must be a number above 0")
+        _demand(np.diff(table, prepend=2.0) < 0, "alpha_bar", table, "must be below the one before")
+        if times is None:
+            times = np.arange(len(table))
+        kept = np.array(times)
+        if kept.shape != table.shape or not np.issubdtype(kept.dtype, np.integer):
+            raise ValueError(
+                f"times has shape {kept.shape} and type {kept.dtype}; it must hold one integer for "
+                f"each of the {len(table)} entries of alpha_bar."
+            )
+        if kept[0] != 0:
+            raise ValueError(f"times[0] is {kept[0]}; the clean end has time 0.")
+        _demand(np.diff(kept, prepend=-1) > 0, "times", kept, "must be above the one before")
+        self._freeze(table, kept.astype(np.int64))
+
+    def _freeze(self, alpha_bar: Table, times: NDArray[np.int64]) -> None:
+        for array in (alpha_bar, times):
+            array.setflags(write=False)
+        fields = {
+            "alpha_bar": alpha_bar,
+            "times": times,
+            "T": len(times) - 1,
+            "_hash": hash((alpha_bar.tobytes(), times.tobytes())),
+        }
+        for name, value in fields.items():
+            object.__setattr__(self, name, value)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        raise AttributeError(f"A NoiseSchedule is immutable; {name} cannot be set.")
+
+    def __delattr__(self, name: str) -> None:
+        raise AttributeError(f"A NoiseSchedule is immutable; {name} cannot be deleted.")
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, NoiseSchedule):
+            return NotImplemented
+        return np.array_equal(self.alpha_bar, other.alpha_bar) and np.array_equal(
+            self.times, other.times
+        )
+
+    def __hash__(self) -> int:
+        return self._hash
+
+    def __repr__(self) -> str:
+        return (
+            f"NoiseSchedule(T={self.T}, times 1..{self.T} -> {self.times[1]}..{self.times[-1]}, "
+            f"alpha_bar_T={self.alpha_bar[-1]:.3g})"
+        )
+
+    # --- Constructors -----------------------------------------------------------------------------
+
+    @classmethod
+    def from_betas(cls, betas: ArrayLike) -> NoiseSchedule:
+        r"""The schedule with :math:`\bar\alpha_t=\prod_{i\le t}(1-\beta_i)`; ``betas[0]`` is β₁.
+
+        The product runs in extended precision and is rounded to float64 once.
+
+        Raises:
+            ValueError: if a beta is not strictly between 0 and 1.
+        """
+        steps = np.array(betas, dtype=np.longdouble)
+        if steps.ndim != 1 or len(steps) == 0:
+            raise ValueError(f"betas has shape {steps.shape}; it must be one row of beta_1..beta_T.")
+        _demand((steps > 0) & (steps < 1), "betas", steps, "must lie strictly between 0 and 1")
+        return cls(closed_forms.alpha_bar_table(steps))
+
+    @classmethod
+    def linear(
+        cls, T: int = 1000, beta_start: float = 1e-4, beta_end: float = 0.02
+    ) -> NoiseSchedule:
+        r"""DDPM's schedule: :math:`\beta_t` on a line (Ho et al. 2020, sec. 4; made for T = 1000).
+
+        Raises:
+            ValueError: if T < 2 or a beta is not strictly between 0 and 1.
+        """
+        steps = np.arange(1, _demand_steps(T, least=2) + 1, dtype=np.longdouble)
+        return cls.from_betas(closed_forms.linear_beta(steps, T, beta_start, beta_end))
+
+    @classmethod
+    def cosine(cls, T: int = 1000, s: float = 0.008, max_beta: float = 0.999) -> NoiseSchedule:
+        r"""The cosine schedule (Nichol and Dhariwal 2021, eq. 17), each :math:`\beta_t` capped.
+
+        The cap keeps :math:`\bar\alpha_T` above 0, where predicting ε would divide by zero.
+
+        Raises:
+            ValueError: if T < 1, s < 0 or the cap is not strictly between 0 and 1.
+        """
+        if not s >= 0:
+            raise ValueError(f"s is {s}; it must be 0 or more.")
+        if not 0 < max_beta < 1:
+            raise ValueError(f"max_beta is {max_beta}; it must lie strictly between 0 and 1.")
+        steps = np.arange(_demand_steps(T) + 1, dtype=np.longdouble)
+        alpha_bar = closed_forms.cosine_alpha_bar(steps, T, s)
+        betas = closed_forms.step_beta(alpha_bar[:-1], alpha_bar[1:])
+        return cls.from_betas(np.minimum(betas, max_beta))
+
+    # --- Subsequences -----------------------------------------------------------------------------
+
+    def subsequence(self, steps: Sequence[int] | NDArray[np.integer]) -> NoiseSchedule:
+        r"""The schedule that keeps the given steps (in any monotone order) and :math:`\bar\alpha_0=1`.
+
+        Raises:
+            ValueError: if a step is not one of 1..T or the list is not strictly monotone.
+        """
+        kept = np.array(steps)
+        if kept.ndim != 1 or len(kept) == 0 or not np.issubdtype(kept.dtype, np.integer):
+            raise ValueError(f"steps is {steps!r}; it must be a list of integers from 1 to {self.T}.")
+        _demand((kept >= 1) & (kept <= self.T), "steps", kept, f"must be one of 1..{self.T}")
+        if len(kept) > 1 and kept[0] > kept[1]:
+            kept = kept[::-1]
+        _demand(np.diff(kept, prepend=0) > 0, "steps", kept, "must differ from and follow the others")
+        index = np.concatenate([[0], kept])
+        return NoiseSchedule(self.alpha_bar[index], self.times[index])
+
+    def strided(self, S: int, spacing: str = "trailing") -> NoiseSchedule:
+        """The schedule of S of the T steps; S may be any of 1..T and every list is exact.
+
+        ``trailing`` keeps T and counts down in equal strides (the default: the first step is taken
+        at full noise); ``linspace`` keeps 1 and T; ``leading`` keeps 1 and stops short of T;
+        ``quadratic`` is dense near the data.
+
+        Raises:
+            ValueError: if S is not one of 1..T or the spacing is unknown.
+        """
+        if spacing not in _SPACINGS:
+            raise ValueError(f"spacing is {spacing!r}; it must be one of {', '.join(_SPACINGS)}.")
+        _demand_steps(S, most=self.T, name="S")
+        return self.subsequence([_SPACINGS[spacing](i, S, self.T) for i in range(1, S + 1)])
+
+    # --- Tables -----------------------------------------------------------------------------------
+
+    @property
+    def beta(self) -> Table:
+        r""":math:`\beta_t=1-\bar\alpha_t/\bar\alpha_{t-1}` between neighbours; ``beta[0] == 0``."""
+        return self._between(closed_forms.step_beta)
+
+    @property
+    def alpha(self) -> Table:
+        r""":math:`\alpha_t=1-\beta_t`; ``alpha[0] == 1``."""
+        return 1 - self.beta
+
+    @property
+    def posterior_variance(self) -> Table:
+        r""":math:`\tilde\beta_t` between neighbours; zero at t = 1, and at t = 0 by convention."""
+        return self._between(closed_forms.posterior_variance)
+
+    @property
+    def snr(self) -> Table:
+        r""":math:`\bar\alpha_t/(1-\bar\alpha_t)`; infinite at t = 0."""
+        clean_end = np.array([np.inf])
+        return np.concatenate([clean_end, closed_forms.snr(self.alpha_bar[1:])])
+
+    def _between(self, formula: Any) -> Table:
+        return np.concatenate([[0.0], formula(self.alpha_bar[:-1], self.alpha_bar[1:])])
+
+
+def _quadratic(i: int, S: int, T: int) -> int:
+    # Squares of an even grid: i = S lands on T, and i itself is the least step that keeps the list
+    # strictly increasing where the squares would collide.
+    return max(i, -(-i * i * T // (S * S)))
+
+
+_SPACINGS = {
+    "trailing": lambda i, S, T: T - (S - i) * T // S,
+    "linspace": lambda i, S, T: T if S == 1 else 1 + (i - 1) * (T - 1) // (S - 1),
+    "leading": lambda i, S, T: 1 + (i - 1) * (T // S),
+    "quadratic": _quadratic,
+}
+
+
+def _demand(good: Any, name: str, values: Any, rule: str) -> None:
+    """Name the first entry that breaks a rule (NaN breaks every rule)."""
+    bad = np.flatnonzero(~good)
+    if len(bad):
+        raise ValueError(f"{name}[{bad[0]}] is {values[bad[0]]}; every entry {rule}.")
+
+
+def _demand_steps(count: int, least: int = 1, most: int | None = None, name: str = "T") -> int:
+    integer = isinstance(count, int | np.integer) and not isinstance(count, bool)
+    if not integer or count < least or (most is not None and count > most):
+        allowed = f"an integer of at least {least}" if most is None else f"one of {least}..{most}"
+        raise ValueError(f"{name} is {count!r}; it must be {allowed}.")
+    return int(count)
