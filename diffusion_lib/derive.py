@@ -1,0 +1,51 @@
+"""Derivation steps on symbols: what a chapter does between a definition and a closed form.
+
+A density is handled as its logarithm, a SymPy expression. The steps are the ones a person takes on
+paper: complete the square, integrate a Gaussian, apply Bayes' rule.
+"""
+
+from __future__ import annotations
+
+import sympy as sp
+
+from .closed_forms import Gaussian
+
+
+def complete_the_square(log_density: sp.Expr, x: sp.Symbol) -> Gaussian:
+    r"""The Gaussian whose log-density is the given quadratic in x, up to a constant.
+
+    :math:`-\tfrac12Ax^2+Bx+C` belongs to mean :math:`B/A` and variance :math:`1/A`.
+
+    Raises:
+        ValueError: if the expression is not a quadratic in x.
+    """
+    A, B, _ = _quadratic(log_density, x)
+    return Gaussian(sp.simplify(B / A), sp.simplify(1 / A))
+
+
+def integrate_out(log_density: sp.Expr, x: sp.Symbol) -> sp.Expr:
+    r"""The logarithm of :math:`\int e^{\text{log\_density}}\,dx` over the real line.
+
+    :math:`\int e^{-\frac12Ax^2+Bx+C}dx=\sqrt{2\pi/A}\;e^{B^2/2A+C}` for A > 0.
+
+    Raises:
+        ValueError: if the expression is not a quadratic in x.
+    """
+    A, B, C = _quadratic(log_density, x)
+    return sp.log(2 * sp.pi / A) / 2 + B**2 / (2 * A) + C
+
+
+def bayes(log_likelihood: sp.Expr, log_prior: sp.Expr, x: sp.Symbol) -> sp.Expr:
+    """log p(x | y) = log p(y | x) + log p(x) - log p(y), the evidence integrated out exactly."""
+    log_joint = log_likelihood + log_prior
+    return log_joint - integrate_out(log_joint, x)
+
+
+def _quadratic(log_density: sp.Expr, x: sp.Symbol) -> tuple[sp.Expr, sp.Expr, sp.Expr]:
+    """(A, B, C) of -A x²/2 + B x + C."""
+    expanded = sp.expand(log_density)
+    square, linear = expanded.coeff(x, 2), expanded.coeff(x, 1)
+    constant = sp.expand(expanded - square * x**2 - linear * x)
+    if square == 0 or constant.has(x):
+        raise ValueError(f"log_density is {log_density}; it must be a quadratic in {x}.")
+    return sp.together(-2 * square), sp.together(linear), constant

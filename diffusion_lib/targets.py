@@ -1,0 +1,208 @@
+r"""Data distributions whose every answer is known: the Gaussian and the Gaussian mixture.
+
+When x_0 follows a Gaussian mixture, so does every x_t, and so does x_s given x_t. Log-density, score,
+:math:`\mathbb E[\epsilon\mid x_t]` and the reverse kernel are exact. Chapters draw these as truth; tests
+hold the library against them. Each component is worked in the eigenbasis of its covariance, where
+the one-dimensional formulas of `closed_forms` apply coordinate by coordinate.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from . import closed_forms
+from .prediction import get_prediction
+from .schedule import NoiseSchedule
+
+Level = float | Tensor
+"""One noise level, or one for each row of x."""
+
+
+class GaussianMixture:
+    r""":math:`\sum_k w_k\,\mathcal N(\mu_k,\Sigma_k)` on :math:`\mathbb R^d`, the law of x_0.
+
+    Args:
+        weights: shape (K,), positive, summing to 1.
+        means: shape (K, d).
+        covariances: shape (K, d, d), symmetric, no negative eigenvalue.
+
+    Computes in float64 unless tensors of another floating type are given.
+
+    Raises:
+        ValueError: if a shape does not fit, a weight is not positive, the weights do not sum to 1,
+            or a covariance is not symmetric and positive semidefinite.
+    """
+
+    def __init__(self, weights: Tensor, means: Tensor, covariances: Tensor) -> None:
+        weights, means, covariances = (
+            x if torch.is_tensor(x) and x.is_floating_point() else torch.tensor(x).double()
+            for x in (weights, means, covariances)
+        )
+        K, d = means.shape if means.ndim == 2 else (0, 0)
+        if means.ndim != 2 or weights.shape != (K,) or covariances.shape != (K, d, d):
+            raise ValueError(
+                f"weights, means and covariances have shapes {tuple(weights.shape)}, "
+                f"{tuple(means.shape)} and {tuple(covariances.shape)}; "
+                "they must be (K,), (K, d) and (K, d, d)."
+            )
+        if not (weights > 0).all() or abs(float(weights.sum()) - 1) > 1e-6:
+            raise ValueError(f"weights is {weights.tolist()}; it must be positive and sum to 1.")
+        if not torch.allclose(covariances, covariances.mT):
+            raise ValueError("covariances holds a matrix that is not symmetric.")
+        variances, basis = torch.linalg.eigh(covariances)
+        if not (variances >= -1e-9 * variances.abs().max()).all():
+            raise ValueError(
+                f"covariances has the eigenvalue {float(variances.min())}; none may be negative."
+            )
+        self._set(weights.log(), _rotate(means, basis), variances.clamp(min=0), basis)
+
+    def _set(self, log_weights: Tensor, centres: Tensor, variances: Tensor, basis: Tensor) -> None:
+        # centres and variances live in the eigenbasis; leading dimensions are a batch of mixtures.
+        self._log_weights = log_weights  # (..., K)
+        self._centres = centres  # (..., K, d)
+        self._variances = variances  # (..., K, d)
+        self._basis = basis  # (K, d, d), eigenvectors in columns
+
+    @classmethod
+    def _of(cls, *parts: Tensor) -> GaussianMixture:
+        mixture = cls.__new__(cls)
+        mixture._set(*parts)
+        return mixture
+
+    # --- The law itself ---------------------------------------------------------------------------
+
+    @property
+    def mean(self) -> Tensor:
+        """The mean, shape (..., d)."""
+        centres = _rotate_back(self._centres, self._basis)
+        return (self._log_weights.exp()[..., None] * centres).sum(-2)
+
+    @property
+    def covariance(self) -> Tensor:
+        """The covariance matrix, shape (..., d, d)."""
+        offsets = _rotate_back(self._centres, self._basis) - self.mean[..., None, :]
+        within = torch.einsum(
+            "kid,...kd,kjd->...kij", self._basis, self._variances.expand_as(offsets), self._basis
+        )
+        spread = within + offsets[..., :, None] * offsets[..., None, :]
+        return (self._log_weights.exp()[..., None, None] * spread).sum(-3)
+
+    def log_prob(self, x: Tensor) -> Tensor:
+        """The log-density at x of shape (..., d), in nats, shape (...)."""
+        return self._log_joint(x).logsumexp(-1)
+
+    def score(self, x: Tensor) -> Tensor:
+        r""":math:`\nabla_x\log p(x)`, shaped like x."""
+        share = self._log_joint(x).softmax(-1)
+        here = _rotate(self._cast(x)[..., None, :], self._basis)
+        scores = closed_forms.normal_score(here, self._centres, self._variances)
+        return (share[..., None] * _rotate_back(scores, self._basis)).sum(-2).to(x.dtype)
+
+    def sample(self, count: int, generator: torch.Generator | None = None) -> Tensor:
+        """``count`` independent draws, shape (count, ..., d)."""
+        weights = self._log_weights.exp()
+        K, d = self._centres.shape[-2:]
+        which = torch.multinomial(
+            weights.reshape(-1, K), count, replacement=True, generator=generator
+        )
+        which = which.T.reshape(count, *weights.shape[:-1])
+        eps = torch.randn(
+            (*which.shape, d), generator=generator, dtype=weights.dtype, device=weights.device
+        )
+        index = which[..., None, None].expand(*which.shape, 1, d)
+        shape = (*which.shape, K, d)
+        law = closed_forms.Gaussian(
+            *(x.expand(shape).gather(-2, index)[..., 0, :] for x in (self._centres, self._variances))
+        )
+        return torch.einsum("...ij,...j->...i", self._basis[which], closed_forms.draw(law, eps))
+
+    # --- The same law under noise -----------------------------------------------------------------
+
+    def at(self, alpha_bar_t: Level) -> GaussianMixture:
+        """The law of x_t. A tensor of levels of shape (B,) gives a batch of B laws.
+
+        Proved in chapter 02 (claim F7): a mixture under noise is a mixture.
+        """
+        centres, variances = closed_forms.data_marginal(
+            self._centres, self._variances, _against_components(alpha_bar_t, self._centres)
+        )
+        return self._of(self._log_weights, centres, variances, self._basis)
+
+    def eps(self, x_t: Tensor, alpha_bar_t: Level) -> Tensor:
+        r""":math:`\epsilon^*(x_t)=\mathbb E[\epsilon\mid x_t]`, shaped like x_t.
+
+        The network that minimises :math:`L_{\mathrm{simple}}` computes this.
+        """
+        level = alpha_bar_t[..., None] if torch.is_tensor(alpha_bar_t) else alpha_bar_t
+        score = self.at(alpha_bar_t).score(self._cast(x_t))
+        return closed_forms.eps_from_score(score, level).to(x_t.dtype)
+
+    def reverse_kernel(self, x_t: Tensor, alpha_bar_s: Level, alpha_bar_t: Level) -> GaussianMixture:
+        r"""The exact :math:`q(x_s\mid x_t)` for x_t of shape (..., d): a batch of mixtures.
+
+        Proved in chapter 03 (claim P1) for one component; the components' shares are Bayes' rule.
+        """
+        here = _rotate(self._cast(x_t)[..., None, :], self._basis)
+        centres, variances = closed_forms.data_reverse(
+            here,
+            self._centres,
+            self._variances,
+            _against_components(alpha_bar_s, self._centres),
+            _against_components(alpha_bar_t, self._centres),
+        )
+        log_shares = self.at(alpha_bar_t)._log_joint(x_t).log_softmax(-1)
+        return self._of(log_shares, centres, variances, self._basis)
+
+    def model(
+        self, schedule: NoiseSchedule, prediction: str = "eps"
+    ) -> Callable[[Tensor, Tensor], Tensor]:
+        """The perfect network: ``model(x_t, times)`` for x_t of shape (B, d), for any sampler.
+
+        Raises:
+            ValueError: if the prediction is unknown.
+        """
+        kind = get_prediction(prediction)
+        levels = torch.full((int(schedule.times[-1]) + 1,), torch.nan, dtype=torch.float64)
+        levels[torch.tensor(schedule.times)] = torch.tensor(schedule.alpha_bar)
+
+        def exact(x_t: Tensor, times: Tensor) -> Tensor:
+            level = levels.to(x_t.device)[times].to(self._centres.dtype)
+            x = self._cast(x_t)
+            eps = self.eps(x, level)
+            x_0 = closed_forms.x_0_from_eps(x, eps, level[:, None])
+            return kind.target(x_0, eps, level[:, None]).to(x_t.dtype)
+
+        return exact
+
+    def _log_joint(self, x: Tensor) -> Tensor:
+        """log w_k + log N(x; μ_k, Σ_k), shape (..., K)."""
+        here = _rotate(self._cast(x)[..., None, :], self._basis)
+        log_density = closed_forms.normal_log_density(here, self._centres, self._variances)
+        return self._log_weights + log_density.sum(-1)
+
+    def _cast(self, x: Tensor) -> Tensor:
+        d = self._centres.shape[-1]
+        if x.shape[-1:] != (d,):
+            raise ValueError(f"x has shape {tuple(x.shape)}; its last dimension must be {d}.")
+        return x.to(self._centres.dtype)
+
+
+def gaussian(mean: Tensor, covariance: Tensor) -> GaussianMixture:
+    """The Gaussian N(mean, covariance) with mean of shape (d,) and covariance of shape (d, d)."""
+    mean, covariance = torch.as_tensor(mean).double(), torch.as_tensor(covariance).double()
+    return GaussianMixture(torch.ones(1, dtype=mean.dtype), mean[None], covariance[None])
+
+
+def _rotate(x: Tensor, basis: Tensor) -> Tensor:
+    return torch.einsum("kij,...ki->...kj", basis, x.expand(*x.shape[:-2], *basis.shape[:2]))
+
+
+def _rotate_back(y: Tensor, basis: Tensor) -> Tensor:
+    return torch.einsum("kij,...kj->...ki", basis, y)
+
+
+def _against_components(level: Level, like: Tensor) -> Level:
+    return level.to(like.dtype)[..., None, None] if torch.is_tensor(level) else level
