@@ -1,0 +1,62 @@
+# Everything here sets itself up: the first call makes .venv and installs requirements.txt into it.
+#
+#   TORCH=cpu    install torch's CPU build (Linux without CUDA: saves some gigabytes), e.g. `make test TORCH=cpu`
+#   PYTHON=...   the Python 3.11, 3.12 or 3.13 to make .venv from, if the one found first is not the one you want
+
+SHELL := /bin/sh
+.DEFAULT_GOAL := help
+.PHONY: help book test notebooks bench repository clean
+
+BIN := .venv/bin
+READY := .venv/.ready
+BOOK := _build/html/index.html
+TORCH ?= default
+TORCH_CPU_INDEX := https://download.pytorch.org/whl/cpu
+
+FITS := import ensurepip, sys, venv; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))
+PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11; do \
+	if $$python -c '$(FITS)' >/dev/null 2>&1; then echo $$python; break; fi; done)
+
+# Numbers must not depend on how many cores there are.
+export OMP_NUM_THREADS := 1
+export MKL_NUM_THREADS := 1
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+help:  ## show this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' Makefile
+	@echo "  Variables: TORCH=cpu (torch without CUDA on Linux), PYTHON=... (3.11, 3.12 or 3.13)."
+
+$(READY): requirements.txt pyproject.toml
+	@if ! "$(PYTHON)" -c '$(FITS)' 2>/dev/null; then \
+		echo "This project needs Python 3.11, 3.12 or 3.13 with its venv module, and found none:" \
+		     "install one (on Debian: python3 and python3-venv) or name it with PYTHON=..." >&2; exit 1; fi
+	@echo "Setting up .venv with $$($(PYTHON) --version) (once; a minute or more)"
+	@$(PYTHON) -m venv .venv
+	@if [ "$(TORCH)" = cpu ]; then \
+		$(BIN)/pip install --quiet --index-url $(TORCH_CPU_INDEX) "$$(grep '^torch==' requirements.txt)"; fi
+	@$(BIN)/pip install --quiet -r requirements.txt
+	@$(BIN)/pip install --quiet --no-deps --no-build-isolation --editable .
+	@touch $@
+
+book: $(READY)  ## build the HTML and print the file to open
+	@$(BIN)/jupyter-book build --quiet .
+	@echo "Open $(CURDIR)/$(BOOK)"
+
+test: $(READY)  ## check everything: style, types, library, notebooks, book
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@$(BIN)/python -m pytest --nbval -n 2 --dist loadfile --durations=15
+
+notebooks: $(READY)  ## run all notebooks again and store their outputs
+	@$(BIN)/python tools/execute_notebooks.py
+
+bench: $(READY)  ## time sampling and training against bare network calls
+	@$(BIN)/python -m benchmarks
+
+repository: $(READY)  ## set the repository's address: make repository URL=https://github.com/OWNER/NAME
+	@test -n "$(URL)" || { echo "Say which: make repository URL=https://github.com/OWNER/NAME" >&2; exit 2; }
+	@$(BIN)/python tools/repository.py "$(URL)"
+
+clean:  ## remove what was built and .venv
+	@rm -rf _build build .venv *.egg-info .pytest_cache .mypy_cache .ruff_cache
