@@ -1,0 +1,246 @@
+"""The command line: ``python -m diffusion_lib train ...`` and ``... sample ...``.
+
+``train`` writes a folder: ``checkpoint.safetensors`` (to resume), ``model.safetensors`` (to sample
+from), ``samples.png`` (or .npy) and ``losses.png``. ``sample`` draws from such a model, or from the
+digits that come with the library. Whatever is wrong is said in one sentence, with exit code 2.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from . import data, pictures, samplers
+from .networks import default_network
+from .prediction import PREDICTIONS
+from .schedule import NoiseSchedule
+from .training import Trainer, load_model, load_pretrained
+
+SCHEDULES: dict[str, Callable[[], NoiseSchedule]] = {
+    "linear": NoiseSchedule.linear,
+    "cosine": NoiseSchedule.cosine,
+}
+# What makes a run what it is. A resumed run takes these from its checkpoint.
+RECIPE: dict[str, Any] = {
+    "schedule": "linear",
+    "prediction": "eps",
+    "batch_size": 64,
+    "learning_rate": 2e-3,
+    "ema_decay": 0.995,
+    "gradient_clip": 1.0,
+    "seed": 0,
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code."""
+    arguments = sys.argv[1:] if arguments is None else list(arguments)
+    options = _parser().parse_args(arguments)
+    options.command = shlex.join(["python", "-m", "diffusion_lib", *arguments])
+    try:
+        options.run(options)
+    except (ValueError, OSError, FloatingPointError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("stopped; train --resume goes on from the last checkpoint.", file=sys.stderr)
+        return 130
+    return 0
+
+
+# --- train --------------------------------------------------------------------------------------
+
+
+def train(options: argparse.Namespace) -> None:
+    """Train until options.steps steps are done in all, saving on the way; then draw samples."""
+    out = Path(options.out)
+    checkpoint = out / "checkpoint.safetensors"
+    samples = data.load(options.data, options.size)
+    trainer = (_resumed if options.resume else _fresh)(samples, checkpoint, options)
+    if trainer.step >= options.steps:
+        raise ValueError(
+            f"--steps is {options.steps}, but {checkpoint} has already done {trainer.step}."
+        )
+    notes = {"data": options.data, "command": options.command}
+    trainer.save(checkpoint, **notes)  # a folder that cannot be written is best known now
+    saved = trainer.step
+
+    def save(trainer: Trainer) -> None:
+        nonlocal saved
+        if trainer.step - saved >= options.save_every or trainer.step == options.steps:
+            trainer.save(checkpoint, **notes)
+            saved = trainer.step
+
+    trainer.train(options.steps - trainer.step, callback=save)
+    trainer.export(out / "model.safetensors", **notes)
+    pictures.save_loss_curve(out / "losses.png", trainer.losses)
+
+    drawn = _draw(
+        trainer.ema,
+        trainer.schedule.strided(min(50, trainer.schedule.T)),
+        samples.shape[1:],
+        count=64 if samples.ndim == 4 else 2000,
+        seed=trainer.settings["seed"],
+        device=trainer.device,
+        sampler=samplers.ddim,
+        prediction=trainer.settings["prediction"],
+    )
+    picture = samples.ndim == 4 or samples.shape[1] == 2
+    pictures.save_samples(out / ("samples.png" if picture else "samples.npy"), drawn)
+    print(f"wrote {', '.join(sorted(file.name for file in out.iterdir()))} to {out}")
+
+
+def _fresh(samples: Tensor, checkpoint: Path, options: argparse.Namespace) -> Trainer:
+    if checkpoint.exists():
+        raise ValueError(
+            f"{checkpoint} exists; add --resume to go on with it, or choose another --out."
+        )
+    settings = {name: getattr(options, name, default) for name, default in RECIPE.items()}
+    schedule = SCHEDULES[settings.pop("schedule")]()
+    torch.manual_seed(settings["seed"])  # the initial weights
+    model = default_network(samples.shape[1:])
+    return Trainer(model, schedule, samples, device=options.device, **settings)
+
+
+def _resumed(samples: Tensor, checkpoint: Path, options: argparse.Namespace) -> Trainer:
+    trainer = Trainer.resume(checkpoint, samples, device=options.device)
+    for name in RECIPE.keys() & vars(options).keys():
+        asked = getattr(options, name)
+        if name == "schedule":
+            same = SCHEDULES[asked]() == trainer.schedule
+        else:
+            same = asked == trainer.settings[name]
+        if not same:
+            raise ValueError(
+                f"--{name.replace('_', '-')} is {asked}, but {checkpoint} was trained differently; "
+                "a resumed run keeps its recipe."
+            )
+    return trainer
+
+
+# --- sample -------------------------------------------------------------------------------------
+
+
+def sample(options: argparse.Namespace) -> None:
+    """Draw options.count samples from a trained model and write them as a picture or an array."""
+    if options.count < 1:
+        raise ValueError(f"--count is {options.count}; it must be a positive integer.")
+    path = Path(options.checkpoint)
+    if path.is_dir():
+        path = path / "model.safetensors"
+    load = load_model if path.suffix else load_pretrained
+    model, schedule, info = load(str(path), device=options.device)
+    if options.steps is not None:
+        schedule = schedule.strided(options.steps)
+    choice = {"eta": options.eta} if options.sampler == "ddim" else {"variance": options.variance}
+    drawn = _draw(
+        model,
+        schedule,
+        info["data_shape"][1:],
+        count=options.count,
+        seed=options.seed,
+        device=next(model.parameters()).device,
+        sampler=getattr(samplers, options.sampler),
+        prediction=info["settings"]["prediction"],
+        clip=options.clip,
+        **choice,
+    )
+    pictures.save_samples(options.out, drawn)
+    print(f"wrote {options.count} samples to {options.out}")
+
+
+def _draw(
+    model: nn.Module,
+    schedule: NoiseSchedule,
+    shape: Sequence[int],
+    *,
+    count: int,
+    seed: int,
+    device: torch.device,
+    sampler: Callable[..., Tensor],
+    **options: Any,
+) -> Tensor:
+    """count samples of that shape, from noise that only the seed and the device decide."""
+    generator = torch.Generator(device).manual_seed(seed)
+    x_T = torch.randn(count, *shape, generator=generator, device=device)
+    return sampler(model, schedule, x_T, generator=generator, progress=True, **options)
+
+
+# --- the parser ---------------------------------------------------------------------------------
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m diffusion_lib", description="Train a diffusion model, and sample from it."
+    )
+    commands = parser.add_subparsers(required=True, metavar="{train,sample}")
+    shown = argparse.ArgumentDefaultsHelpFormatter
+
+    command = commands.add_parser(
+        "train", help="train a model on digits, a toy set, or your own data", formatter_class=shown
+    )
+    command.set_defaults(run=train)
+    toys = ", ".join(data.TOYS)
+    command.add_argument(
+        "--data", default="digits", help=f"digits, {toys}, a .npy file, or a folder of pictures"
+    )
+    command.add_argument("--size", type=int, help="crop and resize a folder's pictures to this")
+    command.add_argument("--out", default="runs/digits", help="folder to write to")
+    command.add_argument("--steps", type=int, default=3000, help="training steps in all")
+    command.add_argument("--resume", action="store_true", help="go on with the run in --out")
+    command.add_argument("--save-every", type=int, default=500, help="steps between checkpoints")
+    _add_device(command)
+    recipe = command.add_argument_group("recipe (a resumed run keeps its own)")
+    for name, choices, text in (
+        ("schedule", list(SCHEDULES), "noise schedule of 1000 steps"),
+        ("prediction", list(PREDICTIONS), "what the network predicts"),
+        ("batch_size", None, "samples per step"),
+        ("learning_rate", None, "of Adam"),
+        ("ema_decay", None, "of the moving average of the weights"),
+        ("gradient_clip", None, "largest norm of the gradient"),
+        ("seed", None, "of the weights, the order of the data and the noise"),
+    ):
+        recipe.add_argument(
+            f"--{name.replace('_', '-')}",
+            choices=choices,
+            type=type(RECIPE[name]),
+            default=argparse.SUPPRESS,
+            help=f"{text} (default: {RECIPE[name]})",
+        )
+
+    command = commands.add_parser(
+        "sample", help="draw samples from a trained model", formatter_class=shown
+    )
+    command.set_defaults(run=sample)
+    command.add_argument(
+        "--checkpoint", default="digits", help="file or folder of a run; digits comes along"
+    )
+    command.add_argument("--sampler", choices=["ddpm", "ddim"], default="ddim", help="which one")
+    command.add_argument("--steps", type=int, help="steps to take (default: all of the schedule)")
+    command.add_argument("--eta", type=float, default=0.0, help="randomness of ddim, 0 to 1")
+    command.add_argument(
+        "--variance", choices=["posterior", "beta"], default="posterior", help="noise of ddpm"
+    )
+    command.add_argument(
+        "--clip", type=float, nargs=2, metavar=("LOW", "HIGH"), help="range of the predicted data"
+    )
+    command.add_argument("--count", type=int, default=64, help="number of samples")
+    command.add_argument("--seed", type=int, default=0, help="of the noise")
+    command.add_argument("--out", default="samples.png", help="a picture, or .npy for the numbers")
+    _add_device(command)
+    return parser
+
+
+def _add_device(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--device", default="auto", help="auto, cpu, cuda or mps")
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,58 @@
+r"""Sinusoidal embedding of the time step.
+
+.. math:: f_i = \exp\!\big(-\ln(\text{max\_period})\, i / \text{half}\big), \qquad
+          \text{out} = [\cos(t f_0), \dots, \cos(t f_{h-1}), \sin(t f_0), \dots, \sin(t f_{h-1})]
+
+with half = dim // 2, and one zero appended when dim is odd (claim N1). The layout is that of
+improved-diffusion's ``timestep_embedding``; the idea is the positional encoding of Vaswani et al.,
+`Attention Is All You Need <https://arxiv.org/abs/1706.03762>`_, section 3.5.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+
+import torch
+from torch import Tensor
+
+
+@functools.lru_cache(maxsize=64)
+def _frequencies(half: int, max_period: float, device: torch.device, dtype: torch.dtype) -> Tensor:
+    """The row f_0 .. f_{half-1}, computed in float64 on the CPU and moved once per device."""
+    f = [math.exp(-math.log(max_period) * i / half) for i in range(half)]
+    return torch.tensor(f, dtype=torch.float64).to(dtype).to(device)
+
+
+def time_embedding(t: Tensor, dim: int, max_period: float = 10_000.0) -> Tensor:
+    """Embed the times t, shape (B,), as float32 rows, shape (B, dim).
+
+    The angles t f_i reach thousands of radians, where float32 has lost four digits, so they are
+    formed in float64 and the result is cast last. Apple's MPS has no float64: there the angles
+    are float32, and an entry may be off by about t * 1e-7.
+
+    Raises:
+        ValueError: dim is not positive, max_period is not above 1, or t is not one-dimensional.
+    """
+    if dim < 1:
+        raise ValueError(f"dim is {dim}; it must be a positive integer.")
+    if not max_period > 1:
+        raise ValueError(f"max_period is {max_period}; it must be above 1.")
+    if t.ndim != 1:
+        raise ValueError(
+            f"t has shape {tuple(t.shape)}; it must be one-dimensional, one time each."
+        )
+    dtype = torch.float32 if t.device.type == "mps" else torch.float64
+    angles = t.to(dtype)[:, None] * _frequencies(dim // 2, max_period, t.device, dtype)
+    zero = angles.new_zeros(len(t), dim % 2)
+    return torch.cat([angles.cos(), angles.sin(), zero], dim=1).float()
+
+
+def distinct_times(t: Tensor) -> Tensor:
+    """One entry of t where all B entries are one number in memory (an expanded tensor), else t.
+
+    A sampler has the whole batch at the same time and says so by passing ``t.expand(B)``. Then one
+    row of embedding serves all samples by broadcasting, and nothing has to be read back from the
+    device to know it.
+    """
+    return t[:1] if t.ndim == 1 and len(t) > 1 and t.stride(0) == 0 else t

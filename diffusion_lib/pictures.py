@@ -1,0 +1,83 @@
+"""Pictures that the command line writes: a grid of images, a cloud of points, a loss curve."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .data import to_bytes
+
+
+def image_grid(x: Tensor, columns: int | None = None) -> np.ndarray:
+    """Images x, (N, C, H, W) in [-1, 1], side by side with a gap of one pixel; uint8 (h, w[, 3]).
+
+    Raises:
+        ValueError: x is not a batch of grey or colour images.
+    """
+    if x.ndim != 4 or x.shape[1] not in (1, 3) or len(x) == 0:
+        raise ValueError(
+            f"x has shape {tuple(x.shape)}; a grid needs (N, 1, H, W) or (N, 3, H, W) with N > 0."
+        )
+    n, c, height, width = x.shape
+    columns = columns or math.ceil(math.sqrt(n))
+    rows = math.ceil(n / columns)
+    cells = np.full((rows * columns, height + 1, width + 1, c), 128, dtype=np.uint8)
+    cells[:n, :-1, :-1] = to_bytes(x).transpose(0, 2, 3, 1)
+    grid = cells.reshape(rows, columns, height + 1, width + 1, c).transpose(0, 2, 1, 3, 4)
+    grid = grid.reshape(rows * (height + 1), columns * (width + 1), c)[:-1, :-1]
+    return grid[:, :, 0] if c == 1 else grid
+
+
+def save_samples(path: str | Path, x: Tensor) -> None:
+    """Write samples as the suffix of path asks: .npy the numbers, anything else a picture.
+
+    Images become a grid, enlarged if they are tiny; points (N, 2) become a scatter plot.
+
+    Raises:
+        ValueError: x is neither and the suffix is not .npy, or no picture format has the suffix.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.suffix == ".npy":
+        np.save(path, x.detach().cpu().numpy())
+    elif x.ndim == 4:
+        from PIL import Image
+
+        picture = Image.fromarray(image_grid(x))
+        zoom = max(1, 48 // x.shape[-1])
+        picture.resize((zoom * picture.width, zoom * picture.height), Image.NEAREST).save(path)
+    elif x.ndim == 2 and x.shape[1] == 2:
+        figure, axes = _figure()
+        axes.scatter(*x.detach().cpu().numpy().T, s=2, alpha=0.6)
+        axes.set_aspect("equal")
+        figure.savefig(path)
+    else:
+        raise ValueError(
+            f"samples of shape {tuple(x.shape[1:])} have no picture; write them to a .npy file."
+        )
+
+
+def save_loss_curve(path: str | Path, losses: Tensor) -> None:
+    """Write the loss of every step, and its running mean, as a picture."""
+    figure, axes = _figure()
+    axes.plot(losses.numpy(), linewidth=0.5, alpha=0.4, label="loss of one batch")
+    window = max(1, len(losses) // 50)
+    if window > 1:
+        total = torch.cat([torch.zeros(1), losses]).double().cumsum(0)
+        mean = (total[window:] - total[:-window]) / window
+        axes.plot(range(window - 1, len(losses)), mean.numpy(), label=f"mean of {window} batches")
+    axes.set(xlabel="training step", ylabel="loss", yscale="log")
+    axes.legend()
+    figure.savefig(path)
+
+
+def _figure():
+    """A figure that belongs to no window and leaves the caller's pyplot alone."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6, 4), dpi=120, layout="constrained")
+    return figure, figure.subplots()
