@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-# The same seven hues are the `--sym-*` variables of book/_static/book.css (tested there).
+# The book's style sheet has the same seven as `--hue-*`, and a test compares them.
 DATA = "#2f7fd0"  # x_0, q(x_0), everything that is data
 NOISY = "#9461d6"  # x_t, q(x_t), the posterior: what lies between data and noise
 NOISE = "#d9562b"  # eps, z, N(0, I)
@@ -42,9 +42,9 @@ def style() -> dict[str, Any]:
         "axes.edgecolor": INK,
         "axes.labelcolor": INK,
         "axes.titlecolor": INK,
-        "axes.titlesize": 11,
+        "axes.titlesize": 11.5,
         "axes.titlelocation": "left",
-        "axes.labelsize": 10.5,
+        "axes.labelsize": 11,
         "axes.linewidth": 0.8,
         "axes.spines.top": False,
         "axes.spines.right": False,
@@ -63,7 +63,7 @@ def style() -> dict[str, Any]:
         "patch.linewidth": 0.8,
         "legend.frameon": False,
         "legend.labelcolor": INK,
-        "legend.fontsize": 9.5,
+        "legend.fontsize": 10.5,
         "font.size": 10.5,
         "mathtext.fontset": "cm",
         "image.cmap": "gray",

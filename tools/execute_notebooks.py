@@ -34,6 +34,7 @@ def execute(notebook: NotebookNode, folder: Path) -> None:
             kernel_name="python3",
             record_timing=False,
             coalesce_streams=True,
+            extra_arguments=["--IPKernelApp.log_level=ERROR"],
             resources={"metadata": {"path": str(folder)}},
             on_cell_executed=lambda **_: bar.update(),
         )
@@ -47,7 +48,7 @@ def strip_volatile(notebook: NotebookNode) -> None:
             cell.metadata.pop(key, None)
     notebook.metadata = NotebookNode(
         kernelspec={"display_name": "Python 3", "language": "python", "name": "python3"},
-        language_info={"name": "python"},
+        language_info={"name": "python", "pygments_lexer": "ipython3"},
     )
     notebook.nbformat_minor = 5
 
