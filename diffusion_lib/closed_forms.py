@@ -97,7 +97,7 @@ def gaussian_kl(p: Gaussian, q: Gaussian) -> Number:
 
 
 def alpha_bar_table(betas: Iterable[Number]) -> list[Number]:
-    r""":math:`[\bar\alpha_0,\dots,\bar\alpha_T]` with :math:`\bar\alpha_t=\bar\alpha_{t-1}(1-\beta_t)`.
+    r"""The table of noise levels, :math:`\bar\alpha_t=\bar\alpha_{t-1}(1-\beta_t)` for t = 0..T.
 
     The empty product :math:`\bar\alpha_0=1` is part of the table. Source: [DDPM] eq. 4.
     Proved in chapter 02 (claims F5, F6).
@@ -131,7 +131,7 @@ def marginal(x_0: Number, alpha_bar_t: Number) -> Gaussian:
 
 
 def noised(x_0: Number, eps: Number, alpha_bar_t: Number) -> Number:
-    r""":math:`x_t=\sqrt{\bar\alpha_t}\,x_0+\sqrt{1-\bar\alpha_t}\,\epsilon`, a draw from `marginal`.
+    r""":math:`x_t=\sqrt{\bar\alpha_t}\,x_0+\sqrt{1-\bar\alpha_t}\,\epsilon`, a draw of `marginal`.
 
     Source: [DDPM] sec. 3.2. Proved in chapter 02 (claim F4).
     """
@@ -162,7 +162,9 @@ def posterior_mean(x_t: Number, x_0: Number, alpha_bar_s: Number, alpha_bar_t: N
 
 
 def posterior_variance(alpha_bar_s: Number, alpha_bar_t: Number) -> Number:
-    r"""The variance :math:`\tilde\beta=\frac{1-\bar\alpha_s}{1-\bar\alpha_t}\beta` of the posterior.
+    r"""The variance :math:`\tilde\beta=\frac{1-\bar\alpha_s}{1-\bar\alpha_t}\beta`.
+
+    The variance of :math:`q(x_s\mid x_t,x_0)`, which does not depend on the samples.
 
     Zero at s = 0, where :math:`\bar\alpha_0=1`. Source: [DDPM] eq. 7.
     Proved in chapter 03 (claims P2, P4).
@@ -184,7 +186,9 @@ def posterior(x_t: Number, x_0: Number, alpha_bar_s: Number, alpha_bar_t: Number
 def posterior_mean_from_eps(
     x_t: Number, eps: Number, alpha_bar_s: Number, alpha_bar_t: Number
 ) -> Number:
-    r"""The same mean in terms of the noise: :math:`\frac1{\sqrt\alpha}\big(x_t-\frac{\beta}{\sqrt{1-\bar\alpha_t}}\epsilon\big)`.
+    r"""The same mean :math:`\tilde\mu` in terms of the noise.
+
+    .. math:: \frac1{\sqrt\alpha}\Big(x_t-\frac{\beta}{\sqrt{1-\bar\alpha_t}}\,\epsilon\Big)
 
     Equals `posterior_mean` at ``x_0 = x_0_from_eps(x_t, eps, alpha_bar_t)``.
     Source: [DDPM] eq. 11. Proved in chapter 03 (claims P7, P8).
@@ -213,7 +217,7 @@ def eps_from_x_0(x_t: Number, x_0: Number, alpha_bar_t: Number) -> Number:
 
 
 def velocity(x_0: Number, eps: Number, alpha_bar_t: Number) -> Number:
-    r""":math:`v=\sqrt{\bar\alpha_t}\,\epsilon-\sqrt{1-\bar\alpha_t}\,x_0` ([PD] appendix D)."""
+    r""":math:`v=\sqrt{\bar\alpha_t}\,\epsilon-\sqrt{1-\bar\alpha_t}\,x_0` ([PD] app. D)."""
     return sqrt(alpha_bar_t) * eps - sqrt(1 - alpha_bar_t) * x_0
 
 
@@ -228,17 +232,21 @@ def eps_from_velocity(x_t: Number, v: Number, alpha_bar_t: Number) -> Number:
 
 
 def score_from_eps(eps: Number, alpha_bar_t: Number) -> Number:
-    r""":math:`\nabla\log q(x_t)=-\epsilon/\sqrt{1-\bar\alpha_t}` when ε is :math:`\mathbb E[\epsilon\mid x_t]`."""
+    r"""The score :math:`\nabla\log q(x_t)=-\mathbb E[\epsilon\mid x_t]/\sqrt{1-\bar\alpha_t}`."""
     return -eps / sqrt(1 - alpha_bar_t)
 
 
 def eps_from_score(score: Number, alpha_bar_t: Number) -> Number:
-    r""":math:`\epsilon=-\sqrt{1-\bar\alpha_t}\;\nabla\log q(x_t)`, the inverse of `score_from_eps`."""
+    r""":math:`\epsilon=-\sqrt{1-\bar\alpha_t}\;\nabla\log q(x_t)`, inverse of `score_from_eps`."""
     return -sqrt(1 - alpha_bar_t) * score
 
 
 def x_0_from_score(x_t: Number, score: Number, alpha_bar_t: Number) -> Number:
-    r"""Tweedie: :math:`\mathbb E[x_0\mid x_t]=(x_t+(1-\bar\alpha_t)\nabla\log q(x_t))/\sqrt{\bar\alpha_t}`."""
+    r"""Tweedie's formula: the mean of the data given x_t, from the score.
+
+    .. math:: \mathbb E[x_0\mid x_t]
+              =\frac{x_t+(1-\bar\alpha_t)\nabla\log q(x_t)}{\sqrt{\bar\alpha_t}}
+    """
     return x_0_from_eps(x_t, eps_from_score(score, alpha_bar_t), alpha_bar_t)
 
 
@@ -246,18 +254,20 @@ def x_0_from_score(x_t: Number, score: Number, alpha_bar_t: Number) -> Number:
 
 
 def reverse_mean(x_0: Number, eps: Number, alpha_bar_s: Number, sigma: Number) -> Number:
-    r"""The mean of the step from t to s: :math:`\sqrt{\bar\alpha_s}\,x_0+\sqrt{1-\bar\alpha_s-\sigma^2}\,\epsilon`.
+    r"""The mean of the step from t to s.
 
-    Needs :math:`0\le\sigma^2\le1-\bar\alpha_s`. With :math:`\sigma^2=\tilde\beta` it is the posterior
+    .. math:: \sqrt{\bar\alpha_s}\,x_0+\sqrt{1-\bar\alpha_s-\sigma^2}\,\epsilon
+
+    Needs :math:`0\le\sigma^2\le1-\bar\alpha_s`. At :math:`\sigma^2=\tilde\beta` it is the posterior
     mean (claim P9, chapter 03). Source: [DDIM] eq. 7. Proved in chapter 08 (claim I4).
     """
     return sqrt(alpha_bar_s) * x_0 + sqrt(1 - alpha_bar_s - sigma**2) * eps
 
 
-def reverse_step(
-    x_0: Number, eps: Number, z: Number, alpha_bar_s: Number, sigma: Number
-) -> Number:
-    r""":math:`x_s=\sqrt{\bar\alpha_s}\,x_0+\sqrt{1-\bar\alpha_s-\sigma^2}\,\epsilon+\sigma z`, z ~ N(0, I).
+def reverse_step(x_0: Number, eps: Number, z: Number, alpha_bar_s: Number, sigma: Number) -> Number:
+    r"""The step from t to s, with fresh noise z ~ N(0, I).
+
+    .. math:: x_s=\sqrt{\bar\alpha_s}\,x_0+\sqrt{1-\bar\alpha_s-\sigma^2}\,\epsilon+\sigma z
 
     Source: [DDIM] eq. 12. Proved in chapter 08 (claim I4).
     """
@@ -311,10 +321,12 @@ def data_reverse(
 ) -> Gaussian:
     r"""The exact reverse kernel :math:`q(x_s\mid x_t)` when :math:`x_0\sim\mathcal N(\mu,v)`.
 
-    With :math:`V_t=\bar\alpha_t v+1-\bar\alpha_t`, :math:`\alpha=\bar\alpha_t/\bar\alpha_s`, β = 1 - α:
+    With :math:`V_t=\bar\alpha_t v+1-\bar\alpha_t`, :math:`\alpha=\bar\alpha_t/\bar\alpha_s` and
+    β = 1 - α:
 
     .. math:: \mathcal N\Big(\sqrt{\bar\alpha_s}\,\mu
-              +\frac{\sqrt\alpha\,V_s}{V_t}(x_t-\sqrt{\bar\alpha_t}\,\mu),\ \frac{V_s}{V_t}\beta\Big)
+              +\frac{V_s}{V_t}\sqrt\alpha\,(x_t-\sqrt{\bar\alpha_t}\,\mu),
+              \ \frac{V_s}{V_t}\beta\Big)
 
     At v = 0 it is `posterior` with :math:`x_0=\mu`. Proved in chapter 03 (claim P1).
     """
@@ -332,7 +344,7 @@ def data_reverse(
 
 
 def bound_weight_eps(alpha_bar_s: Number, alpha_bar_t: Number, variance: Number) -> Number:
-    r"""The weight of :math:`\|\epsilon-\epsilon_\theta\|^2` in the bound, for a step of given variance.
+    r"""The weight of :math:`\|\epsilon-\epsilon_\theta\|^2` in the bound, for a step's variance.
 
     .. math:: \frac{\beta^2}{2\sigma^2\,\alpha\,(1-\bar\alpha_t)}
 
@@ -354,7 +366,7 @@ def linear_beta(t: Number, T: Number, beta_start: Number, beta_end: Number) -> N
 
 
 def cosine_alpha_bar(t: Number, T: Number, s: Number) -> Number:
-    r""":math:`\bar\alpha_t=f(t)/f(0)`, :math:`f(t)=\cos^2\big(\frac{t/T+s}{1+s}\cdot\frac\pi2\big)`.
+    r""":math:`\bar\alpha_t=f(t)/f(0)`, :math:`f(t)=\cos^2\big(\frac{t/T+s}{1+s}\frac\pi2\big)`.
 
     Source: [iDDPM] eq. 17; s = 0.008 there.
     """

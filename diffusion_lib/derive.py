@@ -20,7 +20,7 @@ def complete_the_square(log_density: sp.Expr, x: sp.Symbol) -> Gaussian:
         ValueError: if the expression is not a quadratic in x.
     """
     A, B, _ = _quadratic(log_density, x)
-    return Gaussian(sp.simplify(B / A), sp.simplify(1 / A))
+    return Gaussian(sp.cancel(B / A), sp.cancel(1 / A))
 
 
 def integrate_out(log_density: sp.Expr, x: sp.Symbol) -> sp.Expr:
@@ -48,4 +48,4 @@ def _quadratic(log_density: sp.Expr, x: sp.Symbol) -> tuple[sp.Expr, sp.Expr, sp
     constant = sp.expand(expanded - square * x**2 - linear * x)
     if square == 0 or constant.has(x):
         raise ValueError(f"log_density is {log_density}; it must be a quadratic in {x}.")
-    return sp.together(-2 * square), sp.together(linear), constant
+    return sp.factor(-2 * square), linear, constant

@@ -27,7 +27,9 @@ def simple_loss(
     prediction: str = "eps",
     generator: torch.Generator | None = None,
 ) -> Tensor:
-    r""":math:`L_{\mathrm{simple}}=\mathbb E_{t,x_0,\epsilon}\|\epsilon-\epsilon_\theta(x_t,t)\|^2/d`.
+    r"""The objective :math:`L_{\mathrm{simple}}`, averaged over a batch.
+
+    .. math:: \mathbb E_{t,x_0,\epsilon}\,\tfrac1d\|\epsilon-\epsilon_\theta(x_t,t)\|^2
 
     t is uniform on 1..T, ε standard normal. For another ``prediction`` the target is the data, the
     velocity or the score instead of ε. The square is averaged over the d dimensions and the batch,
@@ -49,9 +51,7 @@ def simple_loss(
     Source: Ho et al. 2020, eq. 14. Used in chapter 15.
     """
     kind = get_prediction(prediction)
-    t = torch.randint(
-        1, schedule.T + 1, x_0.shape[:1], generator=generator, device=x_0.device
-    )
+    t = torch.randint(1, schedule.T + 1, x_0.shape[:1], generator=generator, device=x_0.device)
     eps = torch.randn(x_0.shape, generator=generator, device=x_0.device, dtype=x_0.dtype)
     x_t = linear_at(closed_forms.noised, schedule, t, (x_0, eps))
     output = model(x_t, network_times(schedule, t))

@@ -20,7 +20,7 @@ from .schedule import NoiseSchedule
 
 
 def add_noise(schedule: NoiseSchedule, x_0: Tensor, t: Tensor, eps: Tensor) -> Tensor:
-    r""":math:`x_t=\sqrt{\bar\alpha_t}\,x_0+\sqrt{1-\bar\alpha_t}\,\epsilon`, a draw of q(x_t | x_0).
+    r"""A draw of q(x_t | x_0), :math:`\sqrt{\bar\alpha_t}\,x_0+\sqrt{1-\bar\alpha_t}\,\epsilon`.
 
     Args:
         schedule: the noise schedule.
@@ -112,7 +112,8 @@ def _check_same_shape(**pair: Tensor) -> None:
     (first, a), (second, b) = pair.items()
     if a.shape != b.shape:
         raise ValueError(
-            f"{second} has shape {tuple(b.shape)}; it must have the shape {tuple(a.shape)} of {first}."
+            f"{second} has shape {tuple(b.shape)}; "
+            f"it must have the shape {tuple(a.shape)} of {first}."
         )
 
 

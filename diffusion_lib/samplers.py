@@ -2,10 +2,11 @@ r"""Samplers: one family of steps, from noise to data.
 
 Every step from t to its neighbour s is
 
-.. math:: x_s=\sqrt{\bar\alpha_s}\,\hat x_0+\sqrt{1-\bar\alpha_s-\sigma^2}\,\hat\epsilon+\text{noise}
+.. math:: x_s=\sqrt{\bar\alpha_s}\,\hat x_0
+          +\sqrt{1-\bar\alpha_s-\sigma^2}\,\hat\epsilon+\text{noise}
 
-with :math:`\hat x_0,\hat\epsilon` read off the network's output. `ddpm` and `ddim` differ in σ and in
-the noise, nothing else. A strided sampler is the same sampler on a strided schedule. The step is
+with :math:`\hat x_0,\hat\epsilon` read off the network's output. `ddpm` and `ddim` differ in σ and
+in the noise, nothing else. A strided sampler is the same sampler on a strided schedule. The step is
 linear, so its coefficients are computed once, in float64, by evaluating `closed_forms` at unit
 vectors; the loop only multiplies and adds. The last step, to s = 0, adds no noise.
 (Chapters 03, 08 and 15.)

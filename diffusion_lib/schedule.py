@@ -110,7 +110,9 @@ class NoiseSchedule:
         """
         steps = np.array(betas, dtype=np.longdouble)
         if steps.ndim != 1 or len(steps) == 0:
-            raise ValueError(f"betas has shape {steps.shape}; it must be one row of beta_1..beta_T.")
+            raise ValueError(
+                f"betas has shape {steps.shape}; it must be one row of beta_1..beta_T."
+            )
         _demand((steps > 0) & (steps < 1), "betas", steps, "must lie strictly between 0 and 1")
         return cls(closed_forms.alpha_bar_table(steps))
 
@@ -147,18 +149,22 @@ class NoiseSchedule:
     # --- Subsequences -----------------------------------------------------------------------------
 
     def subsequence(self, steps: Sequence[int] | NDArray[np.integer]) -> NoiseSchedule:
-        r"""The schedule that keeps the given steps (in any monotone order) and :math:`\bar\alpha_0=1`.
+        r"""The schedule of the given steps, in rising or falling order, and :math:`\bar\alpha_0=1`.
 
         Raises:
             ValueError: if a step is not one of 1..T or the list is not strictly monotone.
         """
         kept = np.array(steps)
         if kept.ndim != 1 or len(kept) == 0 or not np.issubdtype(kept.dtype, np.integer):
-            raise ValueError(f"steps is {steps!r}; it must be a list of integers from 1 to {self.T}.")
+            raise ValueError(
+                f"steps is {steps!r}; it must be a list of integers from 1 to {self.T}."
+            )
         _demand((kept >= 1) & (kept <= self.T), "steps", kept, f"must be one of 1..{self.T}")
         if len(kept) > 1 and kept[0] > kept[1]:
             kept = kept[::-1]
-        _demand(np.diff(kept, prepend=0) > 0, "steps", kept, "must differ from and follow the others")
+        _demand(
+            np.diff(kept, prepend=0) > 0, "steps", kept, "must differ from and follow the others"
+        )
         index = np.concatenate([[0], kept])
         return NoiseSchedule(self.alpha_bar[index], self.times[index])
 

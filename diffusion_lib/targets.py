@@ -1,9 +1,9 @@
 r"""Data distributions whose every answer is known: the Gaussian and the Gaussian mixture.
 
-When x_0 follows a Gaussian mixture, so does every x_t, and so does x_s given x_t. Log-density, score,
-:math:`\mathbb E[\epsilon\mid x_t]` and the reverse kernel are exact. Chapters draw these as truth; tests
-hold the library against them. Each component is worked in the eigenbasis of its covariance, where
-the one-dimensional formulas of `closed_forms` apply coordinate by coordinate.
+When x_0 follows a Gaussian mixture, so does every x_t, and so does x_s given x_t. Log-density,
+score, :math:`\mathbb E[\epsilon\mid x_t]` and the reverse kernel are exact. Chapters draw these as
+truth; tests hold the library against them. Each component is worked in the eigenbasis of its
+covariance, where the one-dimensional formulas of `closed_forms` apply coordinate by coordinate.
 """
 
 from __future__ import annotations
@@ -115,7 +115,10 @@ class GaussianMixture:
         index = which[..., None, None].expand(*which.shape, 1, d)
         shape = (*which.shape, K, d)
         law = closed_forms.Gaussian(
-            *(x.expand(shape).gather(-2, index)[..., 0, :] for x in (self._centres, self._variances))
+            *(
+                x.expand(shape).gather(-2, index)[..., 0, :]
+                for x in (self._centres, self._variances)
+            )
         )
         return torch.einsum("...ij,...j->...i", self._basis[which], closed_forms.draw(law, eps))
 
@@ -140,7 +143,9 @@ class GaussianMixture:
         score = self.at(alpha_bar_t).score(self._cast(x_t))
         return closed_forms.eps_from_score(score, level).to(x_t.dtype)
 
-    def reverse_kernel(self, x_t: Tensor, alpha_bar_s: Level, alpha_bar_t: Level) -> GaussianMixture:
+    def reverse_kernel(
+        self, x_t: Tensor, alpha_bar_s: Level, alpha_bar_t: Level
+    ) -> GaussianMixture:
         r"""The exact :math:`q(x_s\mid x_t)` for x_t of shape (..., d): a batch of mixtures.
 
         Proved in chapter 03 (claim P1) for one component; the components' shares are Bayes' rule.

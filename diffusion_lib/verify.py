@@ -1,0 +1,513 @@
+r"""Checks that raise when they fail, and claims that cannot be settled without them.
+
+``prove`` subtracts two symbolic expressions and demands zero, for every value the stated domain
+allows. ``refute`` shows an exact point where two expressions differ. ``agree`` holds numbers
+against a truth, ``sampled`` holds draws against a mean with a z-bound. Inside a ``with claim(...)``
+block each check is recorded; leaving the block shows a card and stores its data beside it, from
+which the book's ledger is assembled. A claim whose verdict lacks its checks raises.
+"""
+
+from __future__ import annotations
+
+import html
+import re
+import tomllib
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass, field
+from functools import cache
+from importlib import resources
+from types import TracebackType
+from typing import Any
+
+import mpmath
+import numpy as np
+import sympy as sp
+
+VERDICTS = ("holds", "holds if", "typo", "false")
+PAYLOAD = "application/vnd.diffusion-lib.claim+json"
+_DIGITS = 50
+
+
+class CheckFailed(AssertionError):
+    """A check that did not pass. Inside a claim the message begins with the claim's id."""
+
+
+@dataclass(frozen=True)
+class Check:
+    """A check that passed: its kind, what it says, and the evidence in words."""
+
+    kind: str
+    what: str
+    detail: str
+
+    def __str__(self) -> str:
+        return f"{self.kind:8} {self.what}" + (f" ({self.detail})" if self.detail else "")
+
+    __repr__ = __str__
+
+
+# --- Domains: for which values a proof speaks -----------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Domain:
+    """A set of values, given by a parametrisation that covers it.
+
+    Each restricted symbol is replaced by an expression in free positive symbols, so "for all values
+    of the domain" becomes "for all positive numbers", which SymPy can decide without hidden
+    assumptions about roots. ``&`` joins two domains.
+    """
+
+    text: str
+    substitution: dict[sp.Symbol, sp.Expr] = field(default_factory=dict)
+
+    def __and__(self, other: Domain) -> Domain:
+        return Domain(f"{self.text}, {other.text}", {**self.substitution, **other.substitution})
+
+    def parametrise(self, expression: sp.Expr) -> sp.Expr:
+        """The expression in terms of the free positive symbols."""
+        # A later symbol's range may depend on an earlier one, so the last is replaced first.
+        for symbol in reversed(list(self.substitution)):
+            expression = expression.subs(symbol, self.substitution[symbol])
+        return expression
+
+
+EVERYWHERE = Domain("all real values")
+
+
+def noise_levels(*alpha_bars: sp.Symbol) -> Domain:
+    r"""All :math:`1>\bar\alpha_s>\bar\alpha_t>\dots>0`, the cleanest level first.
+
+    Each level is :math:`1/(1+u_1+\dots+u_i)` with free positive u: the sum is the noise-to-signal
+    ratio, which grows from step to step.
+    """
+    ratios = [sp.Dummy(f"u_{i}", positive=True) for i in range(1, len(alpha_bars) + 1)]
+    levels = {x: 1 / (1 + sp.Add(*ratios[: i + 1])) for i, x in enumerate(alpha_bars)}
+    names = " < ".join(sp.latex(x) for x in reversed(alpha_bars))
+    return Domain(f"$0 < {names} < 1$", levels)
+
+
+def interval(symbol: sp.Symbol, low: sp.Expr, high: sp.Expr) -> Domain:
+    """All values strictly between low and high, which may depend on symbols named before."""
+    k = sp.Dummy("k", positive=True)
+    text = f"${sp.latex(sp.sympify(low))} < {sp.latex(symbol)} < {sp.latex(sp.sympify(high))}$"
+    return Domain(text, {symbol: low + (high - low) * k / (1 + k)})
+
+
+# --- Checks ---------------------------------------------------------------------------------------
+
+
+def prove(what: str, left: Any, right: Any = 0, given: Domain = EVERYWHERE) -> Check:
+    """``left - right`` is identically zero on the domain.
+
+    Args:
+        what: the statement, for the card.
+        left, right: SymPy expressions, or sequences of them (a `Gaussian` is one).
+        given: the domain; symbols it does not restrict range over what SymPy assumes of them.
+
+    Raises:
+        CheckFailed: if the difference is not zero; the message shows both sides at a point.
+    """
+    for a, b in _pairs(left, right):
+        zero = _is_zero(given.parametrise(sp.sympify(a) - sp.sympify(b)))
+        difference, sides = _at_a_point(given, a, b)
+        # The value at a point is a second, independent opinion on what algebra found.
+        if not zero or abs(difference) > sp.Float("1e-25"):
+            raise CheckFailed(f"not proved: {what}. {sides}")
+    return _record(Check("proved", what, given.text))
+
+
+def prove_positive(what: str, expression: Any, given: Domain = EVERYWHERE) -> Check:
+    """The expression is strictly positive on the domain.
+
+    After the domain's parametrisation, numerator and denominator must be sums of positive terms.
+
+    Raises:
+        CheckFailed: if they are not.
+    """
+    value = sp.factor(sp.together(given.parametrise(sp.sympify(expression))))
+    numerator, denominator = (sp.expand(part) for part in sp.fraction(value))
+    if not (numerator.is_positive and denominator.is_positive):
+        _, sides = _at_a_point(given, expression, 0)
+        raise CheckFailed(f"not proved: {what}. The sign is not clear. {sides}")
+    return _record(Check("proved", what, given.text))
+
+
+def refute(what: str, left: Any, right: Any, at: dict[sp.Symbol, Any] | None = None) -> Check:
+    """``left`` and ``right`` differ at a point, exactly.
+
+    Args:
+        what: what the point shows, for the card.
+        left, right: SymPy expressions, or sequences of them.
+        at: the point, in exact numbers.
+
+    Raises:
+        CheckFailed: if they are equal there, or a symbol is left without a value.
+    """
+    point = at or {}
+    for a, b in _pairs(left, right):
+        a, b = (sp.nsimplify(sp.simplify(sp.sympify(x).subs(point))) for x in (a, b))
+        difference = sp.simplify(a - b)
+        if difference.free_symbols:
+            raise CheckFailed(f"not refuted: {what}. {difference} still depends on symbols")
+        if difference.is_zero is False or abs(sp.N(difference, _DIGITS)) > sp.Float("1e-40"):
+            where = ", ".join(f"{sp.latex(k)}={sp.latex(sp.sympify(v))}" for k, v in point.items())
+            detail = f"${sp.latex(a)}\\ne{sp.latex(b)}$" + (f" at ${where}$" if where else "")
+            return _record(Check("refuted", what, detail))
+    raise CheckFailed(f"not refuted: {what}. Both sides are equal at {point}")
+
+
+def agree(what: str, got: Any, truth: Any, within: float) -> Check:
+    """Numbers agree with a truth, entry by entry, to a relative tolerance (absolute where it is 0).
+
+    Args:
+        what: what is compared, for the card.
+        got: numbers, an array or a tensor.
+        truth: numbers of the same shape; mpmath numbers are compared in their own precision.
+        within: the tolerance.
+
+    Raises:
+        CheckFailed: if an entry is further off or is no number, or the shapes differ.
+    """
+    have, want = _numbers(got), _numbers(truth)
+    if have.shape != want.shape:
+        raise CheckFailed(f"{what}: shape {have.shape} against {want.shape}")
+    with mpmath.workdps(_DIGITS):
+        errors = [
+            abs(mpmath.mpf(a) - mpmath.mpf(b)) / (abs(mpmath.mpf(b)) or 1)
+            for a, b in zip(have.ravel(), want.ravel(), strict=True)
+        ]
+    if not errors:
+        raise CheckFailed(f"{what}: nothing to compare")
+    worst = max(errors, key=lambda e: mpmath.inf if mpmath.isnan(e) else e)
+    if not worst <= within:
+        raise CheckFailed(f"{what}: off by {mpmath.nstr(worst, 3)}, allowed {within:g}")
+    count = f"{len(errors)} numbers" if len(errors) > 1 else "one number"
+    return _record(Check("agrees", what, f"{count} within {within:g}"))
+
+
+def sampled(what: str, draws: Any, truth: Any, z_max: float = 4.5) -> Check:
+    """The mean of independent draws equals a truth, up to Monte Carlo error.
+
+    Args:
+        what: what is estimated, for the card.
+        draws: shape (n,) or (n, k): n independent draws of k statistics.
+        truth: one number, or k.
+        z_max: the largest |z| allowed; z is the error in units of its own standard error.
+
+    Raises:
+        CheckFailed: if a |z| is larger or is no number.
+    """
+    values = np.asarray(_numbers(draws), dtype=np.float64)
+    values = values.reshape(len(values), -1)
+    error = values.mean(0) - np.asarray(_numbers(truth), dtype=np.float64).ravel()
+    z = np.abs(error) / (values.std(0, ddof=1) / np.sqrt(len(values)))
+    worst = float(np.max(z))
+    if not worst <= z_max:
+        raise CheckFailed(f"{what}: |z| = {worst:.1f}, allowed {z_max:g} (mean off by {error})")
+    means = f" over {len(z)} means" if len(z) > 1 else ""
+    return _record(Check("sampled", what, f"{len(values)} draws, largest |z| {worst:.1f}{means}"))
+
+
+# --- Claims ---------------------------------------------------------------------------------------
+
+
+@dataclass
+class Claim:
+    """One claim of the source notes on its way to a verdict. Made by `claim`."""
+
+    id: str
+    verdict: str
+    statement: str
+    condition: str
+    corrected: str
+    counterexample: str
+    assumes: list[str]
+    rests_on: list[str]
+    binds: list[str]
+    checks: list[Check] = field(default_factory=list)
+
+    def __enter__(self) -> Claim:
+        if _OPEN:
+            raise ValueError(f"{self.id} is opened inside {_OPEN[-1].id}; close that claim first.")
+        _OPEN.append(self)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        _OPEN.remove(self)
+        if isinstance(error, CheckFailed):
+            raise CheckFailed(f"{self.id} ({self.verdict}): {error}") from error
+        if error is None:
+            self._settle()
+            _display(self)
+
+    def _settle(self) -> None:
+        """The verdict must be backed by the checks it needs."""
+        kinds = {check.kind for check in self.checks}
+        needed = {
+            "holds": {"proved"},
+            "holds if": {"proved", "refuted"},  # true under the condition, false without it
+            "typo": {"proved", "refuted"},  # the correction is right, the print is wrong
+            "false": {"refuted"},
+        }[self.verdict]
+        if missing := needed - kinds:
+            raise CheckFailed(
+                f"{self.id} ({self.verdict}): this verdict needs a check that is "
+                f"{' and one that is '.join(sorted(missing))}"
+            )
+
+    @property
+    def payload(self) -> dict[str, Any]:
+        """The card's data, as plain JSON."""
+        return asdict(self)
+
+    def __str__(self) -> str:
+        facts = [f"  {key}: {text}" for key, text in self._facts()]
+        checks = [f"  {check}" for check in self.checks]
+        return "\n".join([f"{self.id} · {self.verdict}", *facts, *checks])
+
+    __repr__ = __str__
+
+    def _facts(self) -> Iterable[tuple[str, str]]:
+        named = {
+            "holds if": self.condition,
+            "corrected": self.corrected,
+            "counterexample": self.counterexample,
+            "assumes": "; ".join(self.assumes),
+            "rests on": ", ".join(self.rests_on),
+            "runs as": ", ".join(self.binds).replace("diffusion_lib.", ""),
+        }
+        return ((key, text) for key, text in named.items() if text)
+
+    def _repr_html_(self) -> str:
+        name = self.verdict.split()[-1]  # holds, if, typo, false
+        colour = {"holds": "#1f8f6a", "if": "#b9790a", "typo": "#c9478f", "false": "#d9562b"}[name]
+        facts = "".join(f"<dt>{key}</dt><dd>{_html(text)}</dd>" for key, text in self._facts())
+        checks = "".join(
+            f'<li class="check-{c.kind}"><b>{c.kind}</b> <span>{_html(c.what)}</span> '
+            f"<small>{_html(c.detail)}</small></li>"
+            for c in self.checks
+        )
+        return (
+            f'<div class="claim-card claim-{name}" '
+            f'style="border-left:4px solid {colour};padding:.5em 1em;margin:1em 0">'
+            f'<div class="claim-head"><span class="claim-id"><b>{self.id}</b></span> '
+            f'<span class="claim-verdict" style="color:{colour}">{self.verdict}</span></div>'
+            f'<div class="claim-statement">{_html(self.statement)}</div>'
+            f'<dl class="claim-facts">{facts}</dl><ul class="claim-checks">{checks}</ul></div>'
+        )
+
+
+def claim(
+    id: str,
+    verdict: str,
+    *,
+    binds: Sequence[Callable[..., Any]],
+    condition: str = "",
+    corrected: str = "",
+    counterexample: str = "",
+    assumes: Sequence[str] = (),
+    rests_on: Sequence[str] = (),
+) -> Claim:
+    """Open a claim: ``with claim("P4", "holds", binds=[posterior_variance]): prove(...)``.
+
+    Args:
+        id: an id of claims.toml, where the statement is.
+        verdict: "holds", "holds if", "typo" or "false". They need, in turn, a proof; a proof and a
+            refutation; a proof of the corrected form and a refutation of the printed one; a
+            refutation.
+        binds: the library functions that the checks speak about.
+        condition: for "holds if", the condition; Markdown with $..$.
+        corrected: for "typo", the corrected form.
+        counterexample: for "false", the counterexample in words.
+        assumes: what the checks take for granted.
+        rests_on: the claims whose results are used.
+
+    Raises:
+        ValueError: for an unknown id or verdict, or a verdict without its explanation.
+        CheckFailed: on leaving the block, if the verdict's checks are not all there.
+    """
+    statements = _statements()
+    if id not in statements:
+        raise ValueError(f"id is {id!r}; it must be one of the claims in claims.toml.")
+    if verdict not in VERDICTS:
+        raise ValueError(f"verdict is {verdict!r}; it must be one of {', '.join(VERDICTS)}.")
+    explanation = {"holds if": condition, "typo": corrected, "false": counterexample}
+    if not explanation.get(verdict, "nothing more to say"):
+        key = {"holds if": "condition", "typo": "corrected", "false": "counterexample"}[verdict]
+        raise ValueError(f"{key} is empty; the verdict {verdict!r} of {id} needs it.")
+    if not binds:
+        raise ValueError(f"binds is empty; {id} must name the library functions it is about.")
+    return Claim(
+        id=id,
+        verdict=verdict,
+        statement=statements[id],
+        condition=condition,
+        corrected=corrected,
+        counterexample=counterexample,
+        assumes=list(assumes),
+        rests_on=list(rests_on),
+        binds=[f"{function.__module__}.{function.__qualname__}" for function in binds],
+    )
+
+
+_OPEN: list[Claim] = []
+
+
+@cache
+def _statements() -> dict[str, str]:
+    text = (resources.files("diffusion_lib") / "claims.toml").read_text(encoding="utf-8")
+    return {row["id"]: row["statement"] for row in tomllib.loads(text)["claim"]}
+
+
+def _record(check: Check) -> Check:
+    if _OPEN:
+        _OPEN[-1].checks.append(check)
+    return check
+
+
+def _display(card: Claim) -> None:
+    try:
+        from IPython import get_ipython
+        from IPython.display import display
+    except ModuleNotFoundError:
+        print(card)
+        return
+    if get_ipython() is None:
+        print(card)
+        return
+    data = {"text/plain": str(card), "text/html": card._repr_html_(), PAYLOAD: card.payload}
+    display(data, raw=True)
+
+
+def _html(text: str) -> str:
+    r"""Escaped, with `code` and $maths$ marked the way browsers and notebooks read them."""
+    escaped = html.escape(text, quote=False)
+    return re.sub(r"`([^`]+)`", r"<code>\1</code>", escaped)
+
+
+# --- Deciding whether an expression is zero -------------------------------------------------------
+
+
+def _pairs(left: Any, right: Any) -> list[tuple[Any, Any]]:
+    if isinstance(left, tuple | list):
+        rights = right if isinstance(right, tuple | list) else [right] * len(left)
+        return list(zip(left, rights, strict=True))
+    return [(left, right)]
+
+
+def _is_zero(expression: sp.Expr) -> bool:
+    """Whether an expression in free positive and real symbols vanishes identically."""
+    plain, meanings = _name_roots_and_logs(expression)
+    numerator, _ = _lowest_terms(plain, meanings)
+    return numerator == 0
+
+
+def _name_roots_and_logs(expression: sp.Expr) -> tuple[sp.Expr, dict[sp.Dummy, sp.Expr]]:
+    """Write every root and logarithm in terms of those of irreducible factors, each one a symbol.
+
+    The factors are positive on the domain, so √(pq) = √p √q and log(pq) = log p + log q. What
+    vanishes as a polynomial in the symbols, with every (√p)² read as p, then vanishes. Returns the
+    expression and the meaning of each symbol.
+    """
+    meanings: dict[sp.Dummy, sp.Expr] = {}
+    symbols: dict[sp.Expr, sp.Dummy] = {}
+
+    def name(irreducible: sp.Expr) -> sp.Dummy:
+        if irreducible not in symbols:
+            symbols[irreducible] = sp.Dummy(positive=True)
+            meanings[symbols[irreducible]] = irreducible
+        return symbols[irreducible]
+
+    def root(power: sp.Expr) -> sp.Expr:
+        halves = power.exp.p
+        return sp.Mul(*(name(sp.sqrt(p)) ** (halves * k) for p, k in _factors(power.base)))
+
+    def logarithm(log: sp.Expr) -> sp.Expr:
+        return sp.Add(*(k * log_of(p) for p, k in _factors(without_roots(log.args[0]))))
+
+    def log_of(p: sp.Expr) -> sp.Expr:
+        # A factor that is itself a named root √q contributes log(q) / 2.
+        return name(sp.log(meanings[p].base)) / 2 if p in meanings else name(sp.log(p))
+
+    def without_roots(argument: sp.Expr) -> sp.Expr:
+        numerator, denominator = _lowest_terms(argument, meanings)
+        return numerator / denominator
+
+    def is_root(e: sp.Expr) -> bool:
+        return e.is_Pow and e.exp.is_Rational and e.exp.q == 2 and bool(_factors(e.base))
+
+    def is_log(e: sp.Expr) -> bool:
+        return isinstance(e, sp.log) and bool(_factors(without_roots(e.args[0])))
+
+    return expression.replace(is_root, root).replace(is_log, logarithm), meanings
+
+
+@cache
+def _factors(ratio: sp.Expr) -> tuple[tuple[sp.Expr, int], ...]:
+    """The irreducible factors of a positive rational function with their exponents, else ()."""
+    constant, powers = sp.Integer(1), []
+    for part, sign in zip(sp.fraction(sp.together(ratio)), (1, -1), strict=True):
+        content, irreducible = sp.factor_list(part)
+        constant *= content**sign
+        for p, k in irreducible:
+            flipped = (-p).is_positive
+            constant *= (-1) ** k if flipped else 1
+            powers.append((-p if flipped else p, sign * k))
+    if constant.is_Rational and constant > 0:
+        powers += [(sp.Integer(p), k) for p, k in sp.factorrat(constant).items()]
+    elif constant != 1:
+        powers.append((constant, 1))
+    return tuple(powers) if all(p.is_positive for p, _ in powers) else ()
+
+
+def _lowest_terms(
+    expression: sp.Expr, meanings: dict[sp.Dummy, sp.Expr]
+) -> tuple[sp.Expr, sp.Expr]:
+    """Numerator and denominator, with the square of a named root read as what it is the root of."""
+    used = expression.free_symbols
+    radicands = [meaning for symbol, meaning in meanings.items() if symbol in used]
+    gens = sorted(used.union(*(meaning.free_symbols for meaning in radicands)), key=str)
+    # Whatever is no rational function of these stands for itself: π, a root of unknown sign.
+    others = {
+        atom
+        for atom in expression.atoms(sp.Function, sp.NumberSymbol, sp.Pow)
+        if not (atom.is_Pow and atom.exp.is_Integer)
+    }
+    gens = [*gens, *sorted(others, key=str)] or [sp.Dummy()]
+    fraction = sp.QQ.frac_field(*gens).from_sympy(expression)
+    numerator, ring = fraction.numer, fraction.numer.ring
+    for index, symbol in enumerate(gens):
+        if symbol in meanings and meanings[symbol].is_Pow:
+            radicand = ring.from_expr(sp.expand(meanings[symbol].base))
+            reduced = ring.zero
+            for monomial, coefficient in numerator.terms():
+                exponents = list(monomial)
+                squares, exponents[index] = divmod(monomial[index], 2)
+                reduced += ring.from_dict({tuple(exponents): coefficient}) * radicand**squares
+            numerator = reduced
+    return numerator.as_expr(), fraction.denom.as_expr()
+
+
+def _at_a_point(given: Domain, left: Any, right: Any) -> tuple[sp.Expr, str]:
+    """The difference of both sides at one point of the domain, and a sentence that shows it."""
+    left, right = sp.sympify(left), sp.sympify(right)
+    symbols = sorted(left.free_symbols | right.free_symbols, key=str)
+    point = {x: given.parametrise(x) for x in symbols}
+    free = sorted(set().union(*(value.free_symbols for value in point.values())), key=str)
+    numbers = {x: sp.Rational(3 + i, 7) for i, x in enumerate(free)}
+    point = {x: value.subs(numbers) for x, value in point.items()}
+    a, b = (sp.N(side.subs(point), 30) for side in (left, right))
+    where = ", ".join(f"{x} = {sp.N(value, 4)}" for x, value in point.items())
+    return a - b, f"Left {sp.N(a, 8)}, right {sp.N(b, 8)} at {where or 'no symbols'}"
+
+
+def _numbers(values: Any) -> np.ndarray:
+    if hasattr(values, "detach"):
+        values = values.detach().cpu().numpy()
+    return np.asarray(values)
