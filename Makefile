@@ -21,6 +21,8 @@ PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11; do \
 export OMP_NUM_THREADS := 1
 export MKL_NUM_THREADS := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
+# The test that installs the wheel into an environment of its own needs to know.
+export TORCH TORCH_CPU_INDEX
 
 help:  ## show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' Makefile

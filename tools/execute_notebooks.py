@@ -17,8 +17,9 @@ from pathlib import Path
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
 from nbformat import NotebookNode
-from notebooks import KERNEL_ENVIRONMENT, ROOT, code_cells, digest, notebook_paths, read, write
 from tqdm import tqdm
+
+from notebooks import KERNEL_ENVIRONMENT, ROOT, code_cells, digest, notebook_paths, read, write
 
 SECONDS_PER_CELL = 600
 
@@ -70,7 +71,10 @@ def main(arguments: list[str]) -> int:
         try:
             refresh(path)
         except CellExecutionError as failure:
-            print(f"{path.name} was left as it was, because a cell failed:\n{failure}", file=sys.stderr)
+            print(
+                f"{path.name} was left as it was, because a cell failed:\n{failure}",
+                file=sys.stderr,
+            )
             return 1
     return 0
 

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import nbformat
 from nbformat import NotebookNode
+
 from notebooks import ROOT, notebook_paths
 
 PYPROJECT = ROOT / "pyproject.toml"
@@ -34,14 +35,14 @@ try:
 except ModuleNotFoundError:
     %pip install -q "git+{url}"'''
 
-NO_ADDRESS = '''\
+NO_ADDRESS = """\
 try:
     import diffusion_lib
 except ModuleNotFoundError:
     raise ModuleNotFoundError(
         "diffusion_lib is not installed, and this copy of the book does not say where to get it: "
         "run `pip install .` in its folder, or set the address with `make repository URL=...`."
-    ) from None'''
+    ) from None"""
 
 
 def repository_url(pyproject: Path = PYPROJECT) -> str | None:

@@ -1,8 +1,8 @@
 """The ledger's content: the claims of claims.toml joined with the cards stored in the notebooks.
 
 A verdict is written nowhere but in a chapter, where checks back it. Here the stored cards are
-collected for the ledger page, and everything that could make the ledger say more than was checked is
-listed as a problem.
+collected for the ledger page, and everything that could make the ledger say more than was checked
+is listed as a problem.
 """
 
 from __future__ import annotations
@@ -63,9 +63,7 @@ def collect(notebooks: Iterable[Path]) -> list[tuple[str, dict[str, Any]]]:
     return [(path.stem, card) for path in notebooks for card in read_cards(path)]
 
 
-def entries(
-    claims: list[dict[str, Any]], cards: list[tuple[str, dict[str, Any]]]
-) -> list[Entry]:
+def entries(claims: list[dict[str, Any]], cards: list[tuple[str, dict[str, Any]]]) -> list[Entry]:
     """One entry for each claim, in the order of claims.toml."""
     settled = {card["id"]: (chapter, card) for chapter, card in cards}
     return [
@@ -91,9 +89,7 @@ def function_named(name: str) -> Callable[..., Any] | None:
     return None
 
 
-def problems(
-    claims: list[dict[str, Any]], cards: list[tuple[str, dict[str, Any]]]
-) -> list[str]:
+def problems(claims: list[dict[str, Any]], cards: list[tuple[str, dict[str, Any]]]) -> list[str]:
     """Every reason not to believe the ledger, one sentence each."""
     return [
         *_bookkeeping(claims, cards),
@@ -136,7 +132,7 @@ def _card_problems(chapter: str, card: dict[str, Any]) -> Iterable[str]:
     if not kinds:
         yield f"{here}: a verdict without a check."
     if card["verdict"] in NEEDS_REFUTATION and "refuted" not in kinds:
-        yield f"{here}: the verdict {card['verdict']!r} needs a check that refutes the printed form."
+        yield f"{here}: the verdict {card['verdict']!r} needs a check that refutes the print."
     if not card["binds"]:
         yield f"{here}: the card is bound to no library function."
     for name in card["binds"]:

@@ -47,7 +47,10 @@ class Ledger(SphinxDirective):
         families = dict.fromkeys(row.claim["family"] for row in rows)
         return [
             self._summary(settled_or_open),
-            *(self._family(name, [r for r in rows if r.claim["family"] == name]) for name in families),
+            *(
+                self._family(name, [r for r in rows if r.claim["family"] == name])
+                for name in families
+            ),
         ]
 
     def _summary(self, rows: list[ledger.Entry]) -> nodes.Node:
@@ -123,7 +126,9 @@ class Ledger(SphinxDirective):
 
     def _markdown(self, text: str, name: str) -> nodes.Node:
         box = nodes.container(classes=[name])
-        self.state.nested_parse(StringList([text], source=str(self.env.doc2path(self.env.docname))), 0, box)
+        self.state.nested_parse(
+            StringList([text], source=str(self.env.doc2path(self.env.docname))), 0, box
+        )
         return box
 
     def _inline(self, text: str | None) -> list[nodes.Node]:

@@ -1,0 +1,143 @@
+"""Every page of the book in a real browser: on a desk and on a phone, in light and in dark.
+
+Needs a Chromium (the variable CHROMIUM, or one on the PATH). Without one these tests are skipped,
+except where CI is set: there they fail.
+"""
+
+import os
+import shutil
+
+import pytest
+from playwright.sync_api import sync_playwright
+
+from notebooks import ROOT
+
+NAMES = ("chromium", "chromium-browser", "google-chrome")
+FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+SCREENS = {
+    "desktop, light": {"viewport": {"width": 1440, "height": 900}, "color_scheme": "light"},
+    "phone, dark": {"viewport": {"width": 390, "height": 844}, "color_scheme": "dark"},
+}
+LOCAL = ("file:", "data:", "blob:", "http://localhost", "http://127.0.0.1")
+
+# What a reader would see of an equation that was not set, and everything that sticks out.
+LOOK = r"""
+() => {
+  const complaints = [];
+  const quote = node => JSON.stringify(node.textContent.trim().slice(0, 80));
+  for (const node of document.querySelectorAll("mjx-merror, mjx-mtext[style*='red']"))
+    complaints.push(`an equation was not understood: ${quote(node.closest("mjx-container"))}`);
+  for (const node of document.querySelectorAll(".math"))
+    if (!node.querySelector("mjx-container")) complaints.push(`an equation was not set: ${quote(node)}`);
+  const texts = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
+  while (texts.nextNode()) {
+    const node = texts.currentNode;
+    if (node.parentElement.closest("pre, code, script, style, noscript, mjx-container, [data-search]")) continue;
+    if (/\\[([]|\$[^$\n]+\$|\\(?:bar|frac|sqrt|alpha|beta|epsilon|hat|tilde)\b/.test(node.data))
+      complaints.push(`raw TeX: ${quote(node)}`);
+  }
+  for (const node of document.querySelectorAll("div.math"))
+    if (node.scrollWidth > node.clientWidth + 1 && !/auto|scroll/.test(getComputedStyle(node).overflowX))
+      complaints.push(`a derivation is cut off: ${quote(node)}`);
+  for (const node of document.images)
+    if (node.complete && node.naturalWidth === 0) complaints.push(`a picture is missing: ${node.src}`);
+  const wide = document.documentElement.scrollWidth;
+  if (wide > window.innerWidth) complaints.push(`the page is ${wide} pixels wide on ${window.innerWidth}`);
+  return complaints;
+}
+"""
+TYPESET = (
+    "async () => { if (window.MathJax) await MathJax.startup.promise; await document.fonts.ready; }"
+)
+
+
+def chromium() -> str | None:
+    candidates = filter(None, [os.environ.get("CHROMIUM"), *NAMES])
+    return next((path for path in map(shutil.which, candidates) if path), None)
+
+
+@pytest.fixture(scope="module")
+def browser():
+    path = chromium()
+    if path is None:
+        message = f"no Chromium: set CHROMIUM or put one of {', '.join(NAMES)} on the PATH"
+        if os.environ.get("CI") == "true":
+            pytest.fail(message)
+        pytest.skip(message)
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=path, args=FLAGS)
+        yield browser
+        browser.close()
+
+
+def look_at(browser, pages, screen):
+    """Open each page on the screen; what is wrong with it, page by page."""
+    context = browser.new_context(**screen)
+    found = {}
+    for path in pages:
+        page = context.new_page()
+        wrong = found[path.name] = []
+        page.on(
+            "request", lambda r, w=wrong: r.url.startswith(LOCAL) or w.append(f"asks for {r.url}")
+        )
+        page.on("console", lambda m, w=wrong: m.type == "error" and w.append(f"console: {m.text}"))
+        page.on("pageerror", lambda e, w=wrong: w.append(f"console: {e}"))
+        page.goto(path.as_uri())
+        page.evaluate(TYPESET)
+        wrong += page.evaluate(LOOK)
+        page.close()
+    context.close()
+    return {name: wrong for name, wrong in found.items() if wrong}
+
+
+@pytest.mark.parametrize("screen", SCREENS.values(), ids=SCREENS)
+def test_every_page_is_whole(browser, strict_build, screen):
+    source, _ = strict_build
+    html = source / "_build" / "html"
+    pages = sorted([*(html / "book").glob("*.html"), *(html / "notebooks").glob("*.html")])
+    assert len(pages) > 1
+    assert look_at(browser, [*pages, html / "search.html", html / "genindex.html"], screen) == {}
+
+
+def test_the_claim_cards_are_set_too(browser, strict_build):
+    """The cards are HTML, not Markdown: their formulas are only set because MathJax is told to."""
+    source, _ = strict_build
+    page = browser.new_page()
+    page.goto((source / "_build" / "html" / "notebooks" / "03_posterior.html").as_uri())
+    page.evaluate(TYPESET)
+    assert page.locator(".claim-card").count() > 0
+    assert page.locator(".claim-card mjx-container").count() > 0
+    page.close()
+
+
+@pytest.mark.parametrize(
+    ("mistake", "words"),
+    [
+        (r'<p class="math">\(\frac{1}\)</p>', "not understood"),
+        (r'<p class="math">\(\nosuchmacro\)</p>', "not understood"),
+        (r'<p class="math mathjax_ignore">\(x\)</p>', "not set"),
+        ("<p>And so $x_t$ falls.</p>", "raw TeX"),
+        ('<img src="http://nowhere.invalid/picture.png">', "asks for http://nowhere.invalid"),
+        ("<script>console.error('careful')</script>", "console: careful"),
+        ("<script>no_such_function()</script>", "no_such_function"),
+        ('<div style="width: 2000px">wide</div>', "pixels wide"),
+    ],
+)
+def test_the_look_at_a_page_sees_mistakes(browser, tmp_path, mistake, words):
+    mathjax = ROOT / "book" / "_static" / "mathjax" / "tex-chtml.js"
+    page = tmp_path / "page.html"
+    page.write_text(
+        f'<!doctype html><meta name="viewport" content="width=device-width">'
+        f'<script src="{mathjax.as_uri()}"></script>{mistake}',
+        encoding="utf-8",
+    )
+    found = look_at(browser, [page], SCREENS["phone, dark"])
+    assert any(words in complaint for complaint in found.get("page.html", [])), found

@@ -1,0 +1,40 @@
+"""A figure is stored with its alternative text, in the same bytes each time."""
+
+import pytest
+from IPython.core.displaypub import CapturingDisplayPublisher
+from IPython.core.interactiveshell import InteractiveShell
+
+from diffusion_lib import figures
+
+
+@pytest.fixture
+def published(monkeypatch):
+    """What a notebook would store."""
+    shell = InteractiveShell.instance()
+    publisher = CapturingDisplayPublisher()
+    monkeypatch.setattr(shell, "display_pub", publisher)
+    yield publisher.outputs
+    InteractiveShell.clear_instance()
+
+
+def curve():
+    figure, axes = figures.subplots(figsize=(3, 2))
+    axes.plot([0, 1], [1, 0], color=figures.DATA)
+    return figure
+
+
+def test_figure_and_caption_are_stored_with_the_alternative_text(published):
+    figures.show(curve(), alt="A falling line.", caption="**Why?** It falls.")
+    picture, caption = published
+    assert picture["data"]["text/plain"] == "A falling line."
+    assert picture["metadata"]["image/png"] == {"alt": "A falling line.", "width": 300}
+    assert caption["data"]["text/markdown"] == "**Why?** It falls."
+
+
+def test_the_same_figure_is_the_same_bytes():
+    assert figures.png(curve()) == figures.png(curve())
+
+
+def test_a_figure_without_words_is_refused():
+    with pytest.raises(ValueError, match="alt = ' '"):
+        figures.show(curve(), alt=" ")

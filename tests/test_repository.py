@@ -1,0 +1,110 @@
+"""The repository's address stands in one place, and the notebooks follow it."""
+
+import re
+import subprocess
+import sys
+import tomllib
+
+import pytest
+import repository
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
+
+from notebooks import ROOT
+
+URL = "https://github.com/someone/somewhere"
+
+
+@pytest.fixture
+def pyproject(tmp_path):
+    path = tmp_path / "pyproject.toml"
+    path.write_text(repository.PYPROJECT.read_text(encoding="utf-8"), encoding="utf-8")
+    return path
+
+
+@pytest.fixture
+def notebook():
+    return new_notebook(
+        cells=[new_markdown_cell("# Title\n\nA question.", id="title"), new_code_cell("1", id="a")]
+    )
+
+
+def test_address_is_written_and_read_back(pyproject):
+    repository.set_repository_url(f"{URL}.git", pyproject)
+    assert repository.repository_url(pyproject) == URL
+    repository.set_repository_url(f"{URL}2", pyproject)
+    assert repository.repository_url(pyproject) == f"{URL}2"
+
+
+def test_only_the_address_changes_in_pyproject(pyproject):
+    before = tomllib.loads(pyproject.read_text(encoding="utf-8"))
+    repository.set_repository_url(URL, pyproject)
+    after = tomllib.loads(pyproject.read_text(encoding="utf-8"))
+    before["project"]["urls"] = {"Repository": URL}
+    assert after == before
+
+
+@pytest.mark.parametrize(
+    "url", ["", "somewhere", "https://example.org/a/b", "https://github.com/a"]
+)
+def test_other_addresses_are_refused(pyproject, url):
+    before = pyproject.read_text(encoding="utf-8")
+    with pytest.raises(ValueError, match="github.com/OWNER/NAME"):
+        repository.set_repository_url(url, pyproject)
+    assert pyproject.read_text(encoding="utf-8") == before
+
+
+def test_badge_and_bootstrap_are_inserted_once(notebook):
+    assert repository.adapt(notebook, "01_title.ipynb", URL)
+    title, bootstrap, rest = notebook.cells
+    assert title.source.startswith("# Title\n\n[![Open in Colab](")
+    assert title.source.endswith("A question.")
+    assert "/github/someone/somewhere/blob/main/notebooks/01_title.ipynb)" in title.source
+    assert f'%pip install -q "git+{URL}"' in bootstrap.source
+    assert bootstrap.metadata.tags == ["remove-cell"]
+    assert rest.source == "1"
+    assert not repository.adapt(notebook, "01_title.ipynb", URL)
+
+
+def test_a_new_address_replaces_the_old_one(notebook):
+    repository.adapt(notebook, "01_title.ipynb", None)
+    repository.adapt(notebook, "01_title.ipynb", f"{URL}-new")
+    assert len(notebook.cells) == 3
+    assert len(repository.BADGE.findall(notebook.cells[0].source)) == 1
+    assert f"{URL}-new" in notebook.cells[1].source
+
+
+def run_where_the_library_is_missing(source):
+    hide = "import sys; sys.modules['diffusion_lib'] = None\n"
+    # None in sys.modules is how Python itself marks a module that must not be found.
+    return subprocess.run(
+        [sys.executable, "-c", hide + source], capture_output=True, text=True, check=False
+    )
+
+
+def test_without_an_address_the_bootstrap_cell_says_so():
+    result = run_where_the_library_is_missing(repository.bootstrap(None))
+    assert result.returncode != 0
+    assert "make repository URL=" in result.stderr.strip().splitlines()[-1]
+    assert "http" not in repository.bootstrap(None), "it installs from nowhere"
+
+
+def test_where_the_library_is_there_the_bootstrap_cell_does_nothing():
+    result = subprocess.run(
+        [sys.executable, "-c", repository.bootstrap(None)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (result.returncode, result.stdout, result.stderr) == (0, "", "")
+
+
+def test_requirements_are_exact_and_metadata_are_lower_bounds():
+    pins = {}
+    for line in (ROOT / "requirements.txt").read_text(encoding="utf-8").splitlines():
+        if line and not line.startswith("#"):
+            name, version = re.fullmatch(r"([\w.-]+)==([\w.]+)", line).groups()
+            pins[name] = tuple(int(part) for part in re.findall(r"\d+", version))
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    for requirement in project["dependencies"]:
+        name, version = re.fullmatch(r"([\w.-]+)>=([\d.]+)", requirement).groups()
+        assert tuple(int(part) for part in version.split(".")) <= pins[name], name

@@ -1,0 +1,114 @@
+"""Every notebook runs alone, where there is nothing but the installed package and a kernel.
+
+The environment is kept in build/, which git ignores, as long as the pins stay the same; the wheel
+itself is built and installed anew each time.
+"""
+
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+import venv
+from pathlib import Path
+
+import pytest
+
+from notebooks import KERNEL_ENVIRONMENT, LIBRARY, ROOT, notebook_paths, read
+
+PINS = ROOT / "requirements.txt"
+CLEAN = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
+
+
+def run(*command, **options):
+    """Run a command that must succeed; its output is the message if it does not."""
+    result = subprocess.run(
+        [str(part) for part in command],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**CLEAN, **KERNEL_ENVIRONMENT},
+        **options,
+    )
+    assert result.returncode == 0, result.stdout[-3000:] + result.stderr[-3000:]
+    return result.stdout
+
+
+@pytest.fixture(scope="session")
+def wheel(tmp_path_factory):
+    """The wheel, built from a copy so that nothing is left behind in the checkout."""
+    source = tmp_path_factory.mktemp("source")
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy2(ROOT / name, source)
+    ignored = shutil.ignore_patterns("__pycache__")
+    shutil.copytree(LIBRARY, source / "diffusion_lib", ignore=ignored)
+    target = tmp_path_factory.mktemp("wheel")
+    pip = (sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation")
+    run(*pip, "--wheel-dir", target, source)
+    (built,) = target.glob("*.whl")
+    return built
+
+
+@pytest.fixture(scope="session")
+def clean_python(wheel):
+    """The Python of an environment that holds the wheel, what it asks for, and a kernel."""
+    pins = hashlib.sha256(PINS.read_bytes() + sys.version.encode()).hexdigest()[:12]
+    folder = ROOT / "build" / f"standalone-{pins}"
+    python = folder / "bin" / "python"
+    pip = (python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check")
+    if not (folder / "complete").exists():
+        venv.create(folder, with_pip=True, clear=True)
+        if os.environ.get("TORCH") == "cpu":
+            run(*pip, "--constraint", PINS, "--index-url", os.environ["TORCH_CPU_INDEX"], "torch")
+        run(*pip, "--constraint", PINS, wheel, "ipykernel", "nbclient")
+        (folder / "complete").touch()
+    run(*pip, "--force-reinstall", "--no-deps", wheel)
+    return python
+
+
+@pytest.fixture
+def outside(tmp_path, monkeypatch):
+    """A folder that is not in the checkout, to work in."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_the_library_is_the_installed_one(clean_python, outside):
+    where = run(clean_python, "-c", "import diffusion_lib; print(diffusion_lib.__file__)")
+    assert "site-packages" in where
+
+
+def test_everything_the_library_needs_is_in_the_wheel(clean_python, outside):
+    where = run(
+        clean_python, "-c", "import diffusion_lib; print(diffusion_lib.__path__[0])"
+    ).strip()
+    here = {p.relative_to(LIBRARY) for p in LIBRARY.rglob("*") if p.is_file()}
+    there = {p.relative_to(where) for p in Path(where).rglob("*") if p.is_file()}
+    assert Path("py.typed") in there
+    assert {p for p in here - there if "__pycache__" not in p.parts} == set()
+
+
+def test_the_command_line_is_there(clean_python, outside):
+    assert "train" in run(clean_python, "-m", "diffusion_lib", "--help")
+
+
+def test_the_book_tools_are_not_there(clean_python, outside):
+    listed = run(clean_python, "-m", "pip", "list", "--format", "freeze").lower()
+    assert "torch==" in listed
+    assert not any(name in listed for name in ("myst", "sphinx", "jupyter-book", "pytest"))
+
+
+@pytest.mark.parametrize("path", notebook_paths(), ids=lambda path: path.stem)
+def test_notebook_runs_alone(path, clean_python, outside):
+    shutil.copy2(path, outside)
+    program = (
+        "import nbformat, sys; from nbclient import NotebookClient; "
+        "notebook = nbformat.read(sys.argv[1], 4); "
+        "NotebookClient(notebook, timeout=600, kernel_name='python3').execute(); "
+        "nbformat.write(notebook, sys.argv[1])"
+    )
+    run(clean_python, "-c", program, path.name)
+    stored, ran = read(path), read(outside / path.name)
+    assert [len(cell.get("outputs", [])) for cell in ran.cells] == [
+        len(cell.get("outputs", [])) for cell in stored.cells
+    ]
