@@ -33,7 +33,7 @@ RECIPE: dict[str, Any] = {
     "prediction": "eps",
     "batch_size": 64,
     "learning_rate": 2e-3,
-    "ema_decay": 0.995,
+    "ema_decay": 0.999,
     "gradient_clip": 1.0,
     "seed": 0,
 }
@@ -193,7 +193,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     command.add_argument("--size", type=int, help="crop and resize a folder's pictures to this")
     command.add_argument("--out", default="runs/digits", help="folder to write to")
-    command.add_argument("--steps", type=int, default=3000, help="training steps in all")
+    command.add_argument("--steps", type=int, default=4000, help="training steps in all")
     command.add_argument("--resume", action="store_true", help="go on with the run in --out")
     command.add_argument("--save-every", type=int, default=500, help="steps between checkpoints")
     _add_device(command)

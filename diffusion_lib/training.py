@@ -444,9 +444,7 @@ def _read(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
 
 def _schedule(tensors: dict[str, Tensor]) -> NoiseSchedule:
-    return NoiseSchedule.from_alpha_bar(
-        tensors["schedule.alpha_bar"].numpy(), tensors["schedule.times"].numpy()
-    )
+    return NoiseSchedule(tensors["schedule.alpha_bar"].numpy(), tensors["schedule.times"].numpy())
 
 
 def _rebuild(
