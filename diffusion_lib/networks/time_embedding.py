@@ -10,18 +10,10 @@ improved-diffusion's ``timestep_embedding``; the idea is the positional encoding
 
 from __future__ import annotations
 
-import functools
 import math
 
 import torch
 from torch import Tensor
-
-
-@functools.lru_cache(maxsize=64)
-def _frequencies(half: int, max_period: float, device: torch.device, dtype: torch.dtype) -> Tensor:
-    """The row f_0 .. f_{half-1}, computed in float64 on the CPU and moved once per device."""
-    f = [math.exp(-math.log(max_period) * i / half) for i in range(half)]
-    return torch.tensor(f, dtype=torch.float64).to(dtype).to(device)
 
 
 def time_embedding(t: Tensor, dim: int, max_period: float = 10_000.0) -> Tensor:
@@ -43,7 +35,9 @@ def time_embedding(t: Tensor, dim: int, max_period: float = 10_000.0) -> Tensor:
             f"t has shape {tuple(t.shape)}; it must be one-dimensional, one time each."
         )
     dtype = torch.float32 if t.device.type == "mps" else torch.float64
-    angles = t.to(dtype)[:, None] * _frequencies(dim // 2, max_period, t.device, dtype)
+    half = dim // 2
+    i = torch.arange(half, dtype=dtype, device=t.device)
+    angles = t.to(dtype)[:, None] * torch.exp(-math.log(max_period) * i / max(half, 1))
     zero = angles.new_zeros(len(t), dim % 2)
     return torch.cat([angles.cos(), angles.sin(), zero], dim=1).float()
 

@@ -1,0 +1,160 @@
+"""The command line: train, stop, resume, sample, and one sentence when something is wrong."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import safetensors.torch
+import torch
+from PIL import Image
+
+from diffusion_lib import data, pictures, samplers
+from diffusion_lib.__main__ import main
+from diffusion_lib.training import load_model
+
+
+def run(*arguments: object) -> int:
+    return main([str(argument) for argument in arguments])
+
+
+@pytest.fixture(scope="module")
+def points(tmp_path_factory):
+    """A folder with 60 steps on the moons."""
+    out = tmp_path_factory.mktemp("runs") / "moons"
+    assert run("train", "--data", "moons", "--out", out, "--steps", 60, "--device", "cpu") == 0
+    return out
+
+
+class TestTrain:
+    def test_writes_what_it_says(self, points) -> None:
+        files = {file.name for file in points.iterdir()}
+        assert files == {"checkpoint.safetensors", "model.safetensors", "samples.png", "losses.png"}
+        info = load_model(points / "model.safetensors")[2]
+        assert info["step"] == 60
+        assert info["data"] == "moons"
+        assert info["command"].startswith("python -m diffusion_lib train --data moons")
+        for name in ("samples.png", "losses.png"):
+            assert Image.open(points / name).size == (720, 480)
+
+    def test_resume_equals_never_stopping(self, points, tmp_path) -> None:
+        common = ["train", "--data", "moons", "--out", tmp_path, "--device", "cpu"]
+        assert run(*common, "--steps", 25) == 0
+        assert run(*common, "--steps", 60, "--resume") == 0
+        one, other = (
+            safetensors.torch.load_file(folder / "checkpoint.safetensors")
+            for folder in (points, tmp_path)
+        )
+        assert one.keys() == other.keys()
+        for name in one:
+            assert torch.equal(one[name], other[name]), name
+
+    def test_a_finished_run_is_not_overwritten(self, points, capsys) -> None:
+        before = (points / "checkpoint.safetensors").read_bytes()
+        assert run("train", "--data", "moons", "--out", points) == 2
+        assert "add --resume" in capsys.readouterr().err
+        assert run("train", "--data", "moons", "--out", points, "--steps", 60, "--resume") == 2
+        assert "already done 60" in capsys.readouterr().err
+        resume = ["train", "--data", "moons", "--out", points, "--steps", 70, "--resume"]
+        assert run(*resume, "--batch-size", 7) == 2
+        assert "--batch-size is 7" in capsys.readouterr().err
+        assert run(*resume, "--schedule", "cosine") == 2
+        assert "--schedule is cosine" in capsys.readouterr().err
+        assert (points / "checkpoint.safetensors").read_bytes() == before
+
+    def test_a_users_own_array_and_pictures(self, tmp_path) -> None:
+        rng = np.random.default_rng(0)
+        np.save(tmp_path / "x.npy", rng.normal(size=(50, 5)))
+        arguments = ["--steps", 2, "--device", "cpu", "--batch-size", 4]
+        assert run("train", "--data", tmp_path / "x.npy", "--out", tmp_path / "a", *arguments) == 0
+        assert np.load(tmp_path / "a" / "samples.npy").shape == (2000, 5)
+        (tmp_path / "photos").mkdir()
+        for i in range(3):
+            picture = rng.integers(0, 256, (9, 12, 3)).astype(np.uint8)
+            Image.fromarray(picture).save(tmp_path / "photos" / f"{i}.png")
+        photos = ["--data", tmp_path / "photos", "--size", 8, "--out", tmp_path / "b"]
+        assert run("train", *photos, *arguments) == 0
+        assert load_model(tmp_path / "b" / "model.safetensors")[2]["data_shape"] == [3, 3, 8, 8]
+
+
+class TestSample:
+    @pytest.mark.parametrize(
+        ("choice", "sampler", "options"),
+        [
+            (["--sampler", "ddim", "--eta", 0.5], samplers.ddim, {"eta": 0.5}),
+            (["--sampler", "ddpm", "--variance", "beta"], samplers.ddpm, {"variance": "beta"}),
+        ],
+    )
+    def test_is_the_library_call_it_says(self, points, tmp_path, choice, sampler, options) -> None:
+        out = tmp_path / "x.npy"
+        common = ["sample", "--checkpoint", points, "--steps", 5, "--count", 7, "--seed", 3]
+        assert run(*common, "--out", out, "--device", "cpu", *choice) == 0
+        model, schedule, _ = load_model(points / "model.safetensors", device="cpu")
+        generator = torch.Generator().manual_seed(3)
+        x_T = torch.randn(7, 2, generator=generator)
+        truth = sampler(model, schedule.strided(5), x_T, generator=generator, **options)
+        assert np.array_equal(np.load(out), truth.numpy())
+
+    def test_shipped_digits_as_a_picture_grid(self, tmp_path) -> None:
+        out = tmp_path / "deep" / "grid.png"
+        common = ["sample", "--steps", 2, "--count", 10, "--device", "cpu"]
+        assert run(*common, "--out", out) == 0
+        assert run(*common, "--out", tmp_path / "x.npy") == 0
+        grid = pictures.image_grid(torch.from_numpy(np.load(tmp_path / "x.npy")))
+        assert grid.shape == (3 * 9 - 1, 4 * 9 - 1)
+        assert np.array_equal(np.asarray(Image.open(out))[::6, ::6], grid)
+
+
+class TestErrors:
+    @pytest.mark.parametrize(
+        ("arguments", "message"),
+        [
+            (["train", "--data", "nothing"], "data is 'nothing'"),
+            (["train", "--device", "warp"], "device is 'warp'"),
+            (["train", "--batch-size", "0"], "batch_size is 0"),
+            (["train", "--resume"], "checkpoint.safetensors does not exist"),
+            (["sample", "--checkpoint", "none.safetensors"], "none.safetensors does not exist"),
+            (["sample", "--checkpoint", "cats"], "name is 'cats'"),
+            (["sample", "--steps", "2000"], "2000"),
+            (["sample", "--eta", "5", "--steps", "2"], "eta is 5"),
+            (["sample", "--count", "0"], "--count is 0"),
+            (["sample", "--count", "1", "--steps", "1", "--out", "x.doc"], ".doc"),
+        ],
+    )
+    def test_one_sentence_and_code_2(
+        self, arguments, message, tmp_path, monkeypatch, capsys
+    ) -> None:
+        monkeypatch.chdir(tmp_path)
+        assert main(arguments) == 2
+        lines = [
+            line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")
+        ]
+        assert len(lines) == 1
+        assert message in lines[0]
+        assert "Traceback" not in lines[0]
+
+    def test_as_a_program(self) -> None:
+        command = [sys.executable, "-m", "diffusion_lib", "train", "--data", "nothing"]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert done.returncode == 2
+        assert done.stdout == ""
+        assert done.stderr.startswith("error: data is 'nothing'")
+        assert done.stderr.count("\n") == 1
+
+
+class TestPictures:
+    @pytest.mark.parametrize("channels", [1, 3])
+    def test_grid_holds_each_image_in_its_place(self, channels) -> None:
+        images = np.random.default_rng(0).integers(0, 256, (5, channels, 4, 6)).astype(np.uint8)
+        grid = pictures.image_grid(data.from_bytes(images), columns=3)
+        assert grid.shape[:2] == (9, 20)
+        for i in range(5):
+            top, left = 5 * (i // 3), 7 * (i % 3)
+            cell = grid[top : top + 4, left : left + 6].reshape(4, 6, channels)
+            assert np.array_equal(cell, images[i].transpose(1, 2, 0))
+
+    def test_what_has_no_picture(self, tmp_path) -> None:
+        with pytest.raises(ValueError, match=r"shape \(3,\).*\.npy"):
+            pictures.save_samples(tmp_path / "x.png", torch.zeros(4, 3))
+        with pytest.raises(ValueError, match="grid needs"):
+            pictures.image_grid(torch.zeros(4, 2, 8, 8))

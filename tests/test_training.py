@@ -1,0 +1,340 @@
+"""The trainer: its update against one written by hand, bitwise resume, files that stay whole."""
+
+import copy
+import json
+import os
+
+import numpy as np
+import pytest
+import safetensors.torch
+import torch
+from torch import nn
+
+from diffusion_lib import training
+from diffusion_lib.data import moons
+from diffusion_lib.networks import MLP, UNet
+from diffusion_lib.objectives import simple_loss
+from diffusion_lib.schedule import NoiseSchedule
+from diffusion_lib.training import Trainer, load_model, load_pretrained, resolve_device
+
+SCHEDULE = NoiseSchedule.linear()
+POINTS = moons(70, seed=0)
+IMAGES = torch.linspace(-1, 1, 10 * 64).reshape(10, 1, 8, 8)
+
+
+class Own(nn.Module):
+    """A user's network: no config, dropout (the global generator) and a buffer that changes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = nn.Sequential(nn.Linear(3, 16), nn.BatchNorm1d(16), nn.SiLU(), nn.Dropout(0.5))
+        self.out = nn.Linear(16, 2)
+
+    def forward(self, x_t: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+        return self.out(self.body(torch.cat([x_t, t[:, None] / 1000], dim=1)))
+
+
+def small_mlp() -> MLP:
+    return MLP(dim=2, width=16, depth=1)
+
+
+def small_unet() -> UNet:
+    return UNet(width=8, multipliers=(1, 2))
+
+
+def trainer_of(make, data, **settings) -> Trainer:
+    torch.manual_seed(5)
+    return Trainer(make(), SCHEDULE, data, device="cpu", **settings)
+
+
+def train(trainer: Trainer, steps: int) -> Trainer:
+    trainer.train(steps, progress=False)
+    return trainer
+
+
+def assert_same_run(a: Trainer, b: Trainer) -> None:
+    """Bit for bit: step, losses, weights, average, optimiser and the state of the noise."""
+    assert a.step == b.step
+    assert torch.equal(a.losses, b.losses)
+    for one, other in [
+        (a.model.state_dict(), b.model.state_dict()),
+        (a.ema.state_dict(), b.ema.state_dict()),
+        (a._random, b._random),
+    ]:
+        assert one.keys() == other.keys()
+        for name in one:
+            assert torch.equal(one[name], other[name]), name
+    states = a.optimizer.state_dict()["state"], b.optimizer.state_dict()["state"]
+    assert states[0].keys() == states[1].keys()
+    for index in states[0]:
+        for name in states[0][index]:
+            assert torch.equal(states[0][index][name], states[1][index][name])
+
+
+class TestUpdate:
+    def test_equals_a_loop_written_by_hand(self) -> None:
+        """Adam, clipping, warm-up and average, step by step from the same batches and noise."""
+        settings = {"batch_size": 16, "learning_rate": 0.01, "warmup": 3, "ema_decay": 0.6}
+        trainer = trainer_of(small_mlp, POINTS, gradient_clip=0.5, **settings)
+        batches = [POINTS[trainer._indices(step)] for step in range(12)]
+        model = copy.deepcopy(trainer.model)
+        average = [p.detach().clone() for p in model.parameters()]
+        train(trainer, 12)
+
+        torch.manual_seed(0)
+        losses = []
+        optimizer = torch.optim.Adam(model.parameters())
+        for n, batch in enumerate(batches):
+            optimizer.param_groups[0]["lr"] = 0.01 * min(1, (n + 1) / 4)
+            loss = simple_loss(model, SCHEDULE, batch)
+            optimizer.zero_grad()
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(model.parameters(), 0.5)
+            optimizer.step()
+            d = min(0.6, (1 + n) / (10 + n))
+            average = [
+                d * a + (1 - d) * p.detach()
+                for a, p in zip(average, model.parameters(), strict=True)
+            ]
+            losses.append(loss.detach())
+        torch.testing.assert_close(trainer.losses, torch.stack(losses), rtol=1e-5, atol=1e-6)
+        for ours, truth in zip(trainer.model.parameters(), model.parameters(), strict=True):
+            torch.testing.assert_close(ours, truth, rtol=1e-5, atol=1e-6)
+        for ours, truth in zip(trainer.ema.parameters(), average, strict=True):
+            torch.testing.assert_close(ours, truth, rtol=1e-5, atol=1e-6)
+
+    @pytest.mark.parametrize("batch_size", [1, 16, 35, 70, 100, 150])
+    def test_every_epoch_sees_every_sample_once(self, batch_size) -> None:
+        trainer = trainer_of(small_mlp, POINTS, batch_size=batch_size)
+        steps = -(-3 * 70 // batch_size)
+        seen = torch.cat([trainer._indices(step) for step in range(steps)])
+        assert len(seen) == steps * batch_size
+        epochs = seen[: 3 * 70].reshape(3, 70)
+        for epoch in epochs:
+            assert torch.equal(epoch.sort().values, torch.arange(70))
+        assert not torch.equal(epochs[0], epochs[1])
+        assert not torch.equal(epochs[0], torch.arange(70))
+
+    def test_learns(self) -> None:
+        """The average predicts the noise better than zero does, and than it did untrained."""
+        trainer = trainer_of(lambda: MLP(2, 64, 2), moons(2000), batch_size=256, learning_rate=3e-3)
+        train(trainer, 300)
+        loss = simple_loss(
+            trainer.ema, SCHEDULE, moons(4000, seed=1), generator=torch.Generator().manual_seed(0)
+        )
+        assert loss < 0.5  # 1 when it answers zero
+        assert trainer.losses[-50:].mean() < 0.6 * trainer.losses[:5].mean()
+
+    def test_the_caller_keeps_their_random_numbers(self) -> None:
+        torch.manual_seed(3)
+        expected = torch.rand(4)
+        trainer = trainer_of(Own, POINTS, batch_size=16)
+        torch.manual_seed(3)
+        train(trainer, 4)
+        assert torch.equal(torch.rand(4), expected)
+
+
+@pytest.mark.parametrize(
+    ("make", "data", "batch_size"),
+    [(small_mlp, POINTS, 35), (small_mlp, POINTS, 16), (small_unet, IMAGES, 4), (Own, POINTS, 16)],
+)
+class TestSameBits:
+    def test_one_seed_one_run(self, make, data, batch_size) -> None:
+        runs = [train(trainer_of(make, data, batch_size=batch_size), 12) for _ in range(2)]
+        assert_same_run(*runs)
+        other = train(trainer_of(make, data, batch_size=batch_size, seed=1), 12)
+        assert not torch.equal(other.losses, runs[0].losses)
+
+    def test_resume_goes_on_as_if_never_stopped(self, make, data, batch_size, tmp_path) -> None:
+        """10 + save + resume + 10 equals 20, whatever else used random numbers in between."""
+        straight = train(trainer_of(make, data, batch_size=batch_size), 20)
+        first = train(trainer_of(make, data, batch_size=batch_size), 10)
+        first.save(tmp_path / "run.safetensors")
+        torch.manual_seed(99)
+        model = Own() if make is Own else None
+        resumed = Trainer.resume(tmp_path / "run.safetensors", data, model=model, device="cpu")
+        assert_same_run(resumed, first)
+        assert_same_run(train(resumed, 10), straight)
+        assert_same_run(train(first, 10), straight)  # saving changed nothing
+
+
+class TestResume:
+    def test_schedule_and_settings_come_back(self, tmp_path) -> None:
+        path = tmp_path / "run.safetensors"
+        schedule = NoiseSchedule.cosine(100).strided(7)
+        settings = {"prediction": "v", "batch_size": 8, "learning_rate": 0.1, "seed": 4}
+        Trainer(small_mlp(), schedule, POINTS, device="cpu", **settings).save(path, by="hand")
+        resumed = Trainer.resume(path, POINTS, device="cpu")
+        assert resumed.schedule == schedule
+        assert resumed.settings.items() >= settings.items()
+        assert load_model(path)[2]["by"] == "hand"
+
+    def test_other_data_are_refused(self, tmp_path) -> None:
+        path = tmp_path / "run.safetensors"
+        train(trainer_of(small_mlp, POINTS), 1).save(path)
+        with pytest.raises(ValueError, match=r"\(60, 2\).*trained on \(70, 2\)"):
+            Trainer.resume(path, POINTS[:60])
+        with pytest.raises(ValueError, match="not the values"):
+            Trainer.resume(path, POINTS + 1)
+
+    def test_compiled_model_saves_under_its_own_names(self, tmp_path) -> None:
+        path = tmp_path / "run.safetensors"
+        model = torch.compile(small_mlp(), backend="eager")
+        trainer = Trainer(model, SCHEDULE, POINTS, batch_size=8, device="cpu")
+        train(trainer, 2).save(path)
+        assert not any("_orig_mod" in name for name in safetensors.torch.load_file(path))
+        x, t = POINTS[:4], torch.tensor([1, 2, 3, 4])
+        assert torch.equal(load_model(path, device="cpu")[0](x, t), trainer.ema(x, t))
+
+    def test_a_network_of_ones_own_must_be_given(self, tmp_path) -> None:
+        path = tmp_path / "run.safetensors"
+        train(trainer_of(Own, POINTS, batch_size=8), 1).save(path)
+        with pytest.raises(ValueError, match="network of your own"):
+            load_model(path)
+        with pytest.raises(ValueError, match="do not fit"):
+            load_model(path, model=small_mlp())
+        load_model(path, model=Own())
+
+
+class TestExport:
+    def test_holds_the_average_and_nothing_to_resume(self, tmp_path) -> None:
+        trainer = train(trainer_of(small_mlp, POINTS, batch_size=8), 5)
+        path = tmp_path / "model.safetensors"
+        trainer.export(path)
+        model, schedule, info = load_model(path, device="cpu")
+        assert not model.training
+        assert schedule == SCHEDULE
+        assert info["step"] == 5
+        assert info["data_shape"] == [70, 2]
+        x, t = POINTS[:4], torch.tensor([1, 2, 3, 4])
+        assert torch.equal(model(x, t), trainer.ema(x, t))
+        assert not torch.equal(model(x, t), trainer.model(x, t))
+        with pytest.raises(ValueError, match="not a run to resume"):
+            Trainer.resume(path, POINTS)
+
+
+class TestFilesStayWhole:
+    @pytest.fixture
+    def path(self, tmp_path):
+        path = tmp_path / "run.safetensors"
+        train(trainer_of(small_mlp, POINTS, batch_size=8), 3).save(path)
+        return path
+
+    @pytest.mark.parametrize("kept", [0, 4, 100, 5000, -1])
+    def test_truncated(self, path, kept) -> None:
+        path.write_bytes(path.read_bytes()[:kept])
+        for read in (load_model, lambda path: Trainer.resume(path, POINTS)):
+            with pytest.raises(ValueError, match=r"run\.safetensors is damaged"):
+                read(path)
+
+    def test_foreign(self, path) -> None:
+        safetensors.torch.save_file({"a": torch.ones(2)}, path)
+        with pytest.raises(ValueError, match="not a checkpoint of diffusion_lib"):
+            load_model(path)
+        torch.save({"a": torch.ones(2)}, path)
+        with pytest.raises(ValueError, match="is damaged or not a checkpoint"):
+            load_model(path)
+        with pytest.raises(FileNotFoundError, match="does not exist"):
+            load_model(path.with_name("none.safetensors"))
+
+    @pytest.mark.parametrize("failing", ["fsync", "replace"])
+    def test_a_write_that_fails_leaves_the_old_checkpoint(self, path, failing, monkeypatch) -> None:
+        before = path.read_bytes()
+
+        def fail(*_) -> None:
+            raise OSError(28, "No space left on device")
+
+        monkeypatch.setattr(os, failing, fail)
+        with pytest.raises(OSError, match="was not written: No space left on device"):
+            trainer_of(small_mlp, POINTS).save(path)
+        assert path.read_bytes() == before
+        assert [file.name for file in path.parent.iterdir()] == [path.name]
+
+    def test_spoiled_weights_are_not_saved(self, path) -> None:
+        before = path.read_bytes()
+        data = POINTS.clone()
+        trainer = trainer_of(small_mlp, data, batch_size=8)
+        train(trainer, 60)
+        trainer.data[:] = float("nan")
+        with pytest.raises(FloatingPointError, match=r"loss became nan at step 61.*learning_rate"):
+            train(trainer, 60)
+        assert trainer.step == len(trainer.losses) == 60
+        with pytest.raises(FloatingPointError, match=r"was not written.*not finite"):
+            trainer.save(path)
+        assert path.read_bytes() == before
+
+    def test_metadata_is_plain_json(self, path) -> None:
+        header = path.read_bytes()
+        size = int.from_bytes(header[:8], "little")
+        metadata = json.loads(header[8 : 8 + size])["__metadata__"]
+        assert json.loads(metadata["info"])["network"] == small_mlp().config
+
+
+class TestErrors:
+    @pytest.mark.parametrize(
+        ("settings", "match"),
+        [
+            ({"batch_size": 0}, "batch_size is 0"),
+            ({"learning_rate": -1.0}, "learning_rate is -1"),
+            ({"learning_rate": float("nan")}, "learning_rate is nan"),
+            ({"warmup": -1}, "warmup is -1"),
+            ({"ema_decay": 1.0}, r"ema_decay is 1\.0.*\[0, 1\)"),
+            ({"gradient_clip": 0.0}, "gradient_clip is 0"),
+            ({"prediction": "noise"}, "prediction is 'noise'"),
+            ({"seed": -1}, "seed is -1"),
+            ({"device": "tpu9"}, "device is 'tpu9'"),
+        ],
+    )
+    def test_settings(self, settings, match) -> None:
+        with pytest.raises(ValueError, match=match):
+            Trainer(small_mlp(), SCHEDULE, POINTS, **settings)
+
+    @pytest.mark.parametrize(
+        ("data", "match"),
+        [
+            (torch.zeros(3, 2, dtype=torch.int64), "int64"),
+            (np.zeros((3, 2)), "ndarray"),
+            (torch.zeros(3), r"shape \(3,\)"),
+            (torch.zeros(0, 2), r"shape \(0, 2\)"),
+            (torch.tensor([[1.0, float("inf")]]), "not finite"),
+        ],
+    )
+    def test_data(self, data, match) -> None:
+        with pytest.raises(ValueError, match=match):
+            Trainer(small_mlp(), SCHEDULE, data)
+
+    def test_steps(self) -> None:
+        with pytest.raises(ValueError, match="steps is 0"):
+            trainer_of(small_mlp, POINTS).train(0)
+
+    def test_absent_device(self, monkeypatch) -> None:
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+        with pytest.raises(ValueError, match=r"device is 'cuda'; this machine has cpu"):
+            resolve_device("cuda")
+
+    def test_unknown_pretrained(self) -> None:
+        with pytest.raises(ValueError, match=r"'cats'.*digits"):
+            load_pretrained("cats")
+
+
+class TestNoWaiting:
+    def test_losses_are_read_in_blocks(self, monkeypatch) -> None:
+        """No step reads a value back from the device: that would stall a GPU once per step."""
+        reads = []
+        for name in ("item", "tolist", "cpu", "numpy", "__bool__", "__float__", "__int__"):
+            original = getattr(torch.Tensor, name)
+
+            def counted(tensor, *args, original=original, **kwargs):
+                reads.append(original)
+                return original(tensor, *args, **kwargs)
+
+            monkeypatch.setattr(torch.Tensor, name, counted)
+
+        def reads_of(steps: int) -> int:
+            trainer = trainer_of(small_mlp, POINTS, batch_size=8, gradient_clip=1.0)
+            train(trainer, 1)
+            reads.clear()
+            train(trainer, steps)
+            return len(reads)
+
+        assert reads_of(training.BLOCK) == reads_of(5)
