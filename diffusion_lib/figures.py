@@ -1,7 +1,7 @@
 """Figures of the book: one colour per symbol family, readable on light and on dark pages.
 
 A figure is drawn on a transparent ground in colours of middle lightness, each with a contrast of at
-least 3.5 against white and against the book's dark page. `show` stores it as a PNG together with its
+least 3.5 against the book's light and dark pages. `show` stores it as a PNG together with its
 alternative text, so it needs no kernel in the book and reads the same in Jupyter and Colab.
 
 Matplotlib is imported when a figure is made, not when the library is.
@@ -30,7 +30,7 @@ SHARPNESS = 2  # device pixels stored for each CSS pixel
 
 
 def style() -> dict[str, Any]:
-    """Matplotlib settings of every figure in the book, as a dictionary for `matplotlib.rc_context`."""
+    """Matplotlib settings of every figure in the book, for `matplotlib.rcParams`."""
     from cycler import cycler
 
     return {

@@ -36,27 +36,35 @@ LOOK = r"""
   for (const node of document.querySelectorAll("mjx-merror, mjx-mtext[style*='red']"))
     complaints.push(`an equation was not understood: ${quote(node.closest("mjx-container"))}`);
   for (const node of document.querySelectorAll(".math"))
-    if (!node.querySelector("mjx-container")) complaints.push(`an equation was not set: ${quote(node)}`);
+    if (!node.querySelector("mjx-container"))
+      complaints.push(`an equation was not set: ${quote(node)}`);
   const texts = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
   while (texts.nextNode()) {
     const node = texts.currentNode;
-    if (node.parentElement.closest("pre, code, script, style, noscript, mjx-container, [data-search]")) continue;
+    if (node.parentElement.closest("pre, code, script, style, noscript, mjx-container")) continue;
     if (/\\[([]|\$[^$\n]+\$|\\(?:bar|frac|sqrt|alpha|beta|epsilon|hat|tilde)\b/.test(node.data))
       complaints.push(`raw TeX: ${quote(node)}`);
   }
-  for (const node of document.querySelectorAll("div.math"))
-    if (node.scrollWidth > node.clientWidth + 1 && !/auto|scroll/.test(getComputedStyle(node).overflowX))
+  for (const node of document.querySelectorAll("div.math")) {
+    const scrolls = /auto|scroll/.test(getComputedStyle(node).overflowX);
+    if (node.scrollWidth > node.clientWidth + 1 && !scrolls)
       complaints.push(`a derivation is cut off: ${quote(node)}`);
+  }
   for (const node of document.images)
-    if (node.complete && node.naturalWidth === 0) complaints.push(`a picture is missing: ${node.src}`);
+    if (node.complete && node.naturalWidth === 0)
+      complaints.push(`a picture is missing: ${node.src}`);
   const wide = document.documentElement.scrollWidth;
-  if (wide > window.innerWidth) complaints.push(`the page is ${wide} pixels wide on ${window.innerWidth}`);
+  if (wide > window.innerWidth)
+    complaints.push(`the page is ${wide} pixels wide on ${window.innerWidth}`);
   return complaints;
 }
 """
-TYPESET = (
-    "async () => { if (window.MathJax) await MathJax.startup.promise; await document.fonts.ready; }"
-)
+TYPESET = """
+async () => {
+  if (window.MathJax) await MathJax.startup.promise;
+  await document.fonts.ready;
+}
+"""
 
 
 def chromium() -> str | None:
@@ -78,6 +86,22 @@ def browser():
         browser.close()
 
 
+def listen(page, wrong):
+    """Note every request that leaves this machine and every error in the console."""
+
+    def on_request(request):
+        if not request.url.startswith(LOCAL):
+            wrong.append(f"asks for {request.url}")
+
+    def on_console(message):
+        if message.type == "error":
+            wrong.append(f"console: {message.text}")
+
+    page.on("request", on_request)
+    page.on("console", on_console)
+    page.on("pageerror", lambda error: wrong.append(f"console: {error}"))
+
+
 def look_at(browser, pages, screen):
     """Open each page on the screen; what is wrong with it, page by page."""
     context = browser.new_context(**screen)
@@ -85,11 +109,7 @@ def look_at(browser, pages, screen):
     for path in pages:
         page = context.new_page()
         wrong = found[path.name] = []
-        page.on(
-            "request", lambda r, w=wrong: r.url.startswith(LOCAL) or w.append(f"asks for {r.url}")
-        )
-        page.on("console", lambda m, w=wrong: m.type == "error" and w.append(f"console: {m.text}"))
-        page.on("pageerror", lambda e, w=wrong: w.append(f"console: {e}"))
+        listen(page, wrong)
         page.goto(path.as_uri())
         page.evaluate(TYPESET)
         wrong += page.evaluate(LOOK)

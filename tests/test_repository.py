@@ -48,7 +48,7 @@ def test_only_the_address_changes_in_pyproject(pyproject):
 )
 def test_other_addresses_are_refused(pyproject, url):
     before = pyproject.read_text(encoding="utf-8")
-    with pytest.raises(ValueError, match="github.com/OWNER/NAME"):
+    with pytest.raises(ValueError, match=r"github\.com/OWNER/NAME"):
         repository.set_repository_url(url, pyproject)
     assert pyproject.read_text(encoding="utf-8") == before
 
@@ -73,28 +73,23 @@ def test_a_new_address_replaces_the_old_one(notebook):
     assert f"{URL}-new" in notebook.cells[1].source
 
 
-def run_where_the_library_is_missing(source):
-    hide = "import sys; sys.modules['diffusion_lib'] = None\n"
-    # None in sys.modules is how Python itself marks a module that must not be found.
+def run(program):
     return subprocess.run(
-        [sys.executable, "-c", hide + source], capture_output=True, text=True, check=False
+        [sys.executable, "-c", program], capture_output=True, text=True, check=False
     )
 
 
 def test_without_an_address_the_bootstrap_cell_says_so():
-    result = run_where_the_library_is_missing(repository.bootstrap(None))
+    # None in sys.modules is how Python itself marks a module that must not be found.
+    missing = "import sys; sys.modules['diffusion_lib'] = None\n"
+    result = run(missing + repository.bootstrap(None))
     assert result.returncode != 0
     assert "make repository URL=" in result.stderr.strip().splitlines()[-1]
     assert "http" not in repository.bootstrap(None), "it installs from nowhere"
 
 
 def test_where_the_library_is_there_the_bootstrap_cell_does_nothing():
-    result = subprocess.run(
-        [sys.executable, "-c", repository.bootstrap(None)],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    result = run(repository.bootstrap(None))
     assert (result.returncode, result.stdout, result.stderr) == (0, "", "")
 
 

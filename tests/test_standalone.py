@@ -79,9 +79,8 @@ def test_the_library_is_the_installed_one(clean_python, outside):
 
 
 def test_everything_the_library_needs_is_in_the_wheel(clean_python, outside):
-    where = run(
-        clean_python, "-c", "import diffusion_lib; print(diffusion_lib.__path__[0])"
-    ).strip()
+    program = "import diffusion_lib; print(diffusion_lib.__path__[0])"
+    where = run(clean_python, "-c", program).strip()
     here = {p.relative_to(LIBRARY) for p in LIBRARY.rglob("*") if p.is_file()}
     there = {p.relative_to(where) for p in Path(where).rglob("*") if p.is_file()}
     assert Path("py.typed") in there

@@ -72,7 +72,7 @@ def main(arguments: list[str]) -> int:
             refresh(path)
         except CellExecutionError as failure:
             print(
-                f"{path.name} was left as it was, because a cell failed:\n{failure}",
+                f"{path.name} is left as it was, for a cell failed:\n{failure}",
                 file=sys.stderr,
             )
             return 1

@@ -1,4 +1,4 @@
-"""What must be true of a stored notebook beyond what nbval compares. Each check lists its complaints."""
+"""What must be true of a stored notebook beyond what nbval compares."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def figures_without_alt(notebook: NotebookNode) -> Iterator[str]:
             if kind.startswith("image/"):
                 alt = output.metadata.get(kind, {}).get("alt", "")
                 if not alt.strip():
-                    yield "a figure has no alternative text: show it with figures.show(fig, alt=...)."
+                    yield "a figure has no alternative text: use figures.show(fig, alt=...)."
 
 
 def raw_markup(notebook: NotebookNode) -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""What the tools and the tests need to know about notebooks: where they are, and when they are stale."""
+"""What tools and tests need to know about notebooks: where they are, and when they are stale."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""The repository's address: written once, in pyproject.toml, and copied from there into the notebooks.
+"""The repository's address: written once, in pyproject.toml, and from there into the notebooks.
 
-    python tools/repository.py https://github.com/OWNER/NAME    set the address, rewrite every notebook
-    python tools/repository.py                                  bring every notebook in line with it
+    python tools/repository.py https://github.com/OWNER/NAME    set it and rewrite every notebook
+    python tools/repository.py                                  bring every notebook in line
 
 Two things in a notebook depend on the address: the Colab badge under the title, and the bootstrap
 cell that installs the library where it is missing. Both are written here and nowhere else.

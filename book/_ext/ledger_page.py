@@ -1,4 +1,4 @@
-"""The `{ledger}` directive: one row for each claim, assembled from the notebooks' stored outputs."""
+"""The `{ledger}` directive: one row for each claim, assembled from the stored notebooks."""
 
 from __future__ import annotations
 
@@ -45,13 +45,11 @@ class Ledger(SphinxDirective):
         rows = ledger.entries(ledger.read_claims(claims), ledger.collect(notebooks))
         settled_or_open = [row for row in rows if not row.is_topic]
         families = dict.fromkeys(row.claim["family"] for row in rows)
-        return [
-            self._summary(settled_or_open),
-            *(
-                self._family(name, [r for r in rows if r.claim["family"] == name])
-                for name in families
-            ),
+        sections = [
+            self._family(name, [row for row in rows if row.claim["family"] == name])
+            for name in families
         ]
+        return [self._summary(settled_or_open), *sections]
 
     def _summary(self, rows: list[ledger.Entry]) -> nodes.Node:
         """How many claims got which verdict, the open ones plainly among them."""
@@ -126,9 +124,8 @@ class Ledger(SphinxDirective):
 
     def _markdown(self, text: str, name: str) -> nodes.Node:
         box = nodes.container(classes=[name])
-        self.state.nested_parse(
-            StringList([text], source=str(self.env.doc2path(self.env.docname))), 0, box
-        )
+        source = str(self.env.doc2path(self.env.docname))
+        self.state.nested_parse(StringList([text], source=source), 0, box)
         return box
 
     def _inline(self, text: str | None) -> list[nodes.Node]:

@@ -13,7 +13,7 @@ LOCAL_BADGE = "/book/_static/colab-badge.svg"
 
 
 class LocalBadge(SphinxTransform):
-    """Notebooks show Colab's own badge, for they are read outside the book too; the book has a copy."""
+    """Notebooks show Colab's own badge, for they are read elsewhere too; the book has its own."""
 
     default_priority = 10  # before Sphinx collects the images
 
