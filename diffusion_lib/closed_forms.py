@@ -36,11 +36,12 @@ class Gaussian(NamedTuple):
 # --- Elementary functions, taken from the library that the argument belongs to -------------------
 
 
-def _library_of(x: Number) -> ModuleType:
-    for ancestor in type(x).__mro__:
-        root = (ancestor.__module__ or "").partition(".")[0]
-        if root in ("sympy", "mpmath", "torch", "numpy"):
-            return sys.modules[root]
+def _library_of(*numbers: Number) -> ModuleType:
+    for x in numbers:
+        for ancestor in type(x).__mro__:
+            root = (ancestor.__module__ or "").partition(".")[0]
+            if root in ("sympy", "mpmath", "torch", "numpy"):
+                return sys.modules[root]
     return math
 
 
@@ -72,7 +73,7 @@ def normal_log_density(x: Number, mean: Number, variance: Number) -> Number:
 
     One coordinate; sum over coordinates for a vector. Used in chapters 02 and 03 (claims F4, P3).
     """
-    pi = _library_of(variance).pi
+    pi = _library_of(variance, x, mean).pi
     return -(log(2 * pi * variance) + (x - mean) ** 2 / variance) / 2
 
 

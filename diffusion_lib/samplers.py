@@ -21,7 +21,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from torch import Tensor
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from . import closed_forms
 from .closed_forms import Number

@@ -7,15 +7,19 @@ stride is, and the adjacent-step mistake cannot be written. (Chapter 02.)
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
+import mpmath
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from . import closed_forms
 
 Table = NDArray[np.float64]
+_DIGITS = 30  # of the products behind a table; every entry is then the float64 nearest to the truth
 
 
 class NoiseSchedule:
@@ -103,18 +107,17 @@ class NoiseSchedule:
     def from_betas(cls, betas: ArrayLike) -> NoiseSchedule:
         r"""The schedule with :math:`\bar\alpha_t=\prod_{i\le t}(1-\beta_i)`; ``betas[0]`` is β₁.
 
-        The product runs in extended precision and is rounded to float64 once.
+        The product runs in 30 digits and is rounded to float64 once.
 
         Raises:
             ValueError: if a beta is not strictly between 0 and 1.
         """
-        steps = np.array(betas, dtype=np.longdouble)
+        steps = np.array(betas, dtype=np.float64)
         if steps.ndim != 1 or len(steps) == 0:
             raise ValueError(
                 f"betas has shape {steps.shape}; it must be one row of beta_1..beta_T."
             )
-        _demand((steps > 0) & (steps < 1), "betas", steps, "must lie strictly between 0 and 1")
-        return cls(closed_forms.alpha_bar_table(steps))
+        return cls._from_exact_betas([mpmath.mpf(beta) for beta in steps.tolist()])
 
     @classmethod
     def linear(
@@ -125,8 +128,11 @@ class NoiseSchedule:
         Raises:
             ValueError: if T < 2 or a beta is not strictly between 0 and 1.
         """
-        steps = np.arange(1, _demand_steps(T, least=2) + 1, dtype=np.longdouble)
-        return cls.from_betas(closed_forms.linear_beta(steps, T, beta_start, beta_end))
+        _demand_steps(T, least=2)
+        with mpmath.workdps(_DIGITS):
+            ends = mpmath.mpf(beta_start), mpmath.mpf(beta_end)
+            betas = [closed_forms.linear_beta(mpmath.mpf(t), T, *ends) for t in range(1, T + 1)]
+        return cls._from_exact_betas(betas)
 
     @classmethod
     def cosine(cls, T: int = 1000, s: float = 0.008, max_beta: float = 0.999) -> NoiseSchedule:
@@ -137,14 +143,22 @@ class NoiseSchedule:
         Raises:
             ValueError: if T < 1, s < 0 or the cap is not strictly between 0 and 1.
         """
-        if not s >= 0:
-            raise ValueError(f"s is {s}; it must be 0 or more.")
+        _demand_steps(T)
+        if not 0 <= s < math.inf:
+            raise ValueError(f"s is {s}; it must be a number of 0 or more.")
         if not 0 < max_beta < 1:
             raise ValueError(f"max_beta is {max_beta}; it must lie strictly between 0 and 1.")
-        steps = np.arange(_demand_steps(T) + 1, dtype=np.longdouble)
-        alpha_bar = closed_forms.cosine_alpha_bar(steps, T, s)
-        betas = closed_forms.step_beta(alpha_bar[:-1], alpha_bar[1:])
-        return cls.from_betas(np.minimum(betas, max_beta))
+        with mpmath.workdps(_DIGITS):
+            levels = [closed_forms.cosine_alpha_bar(mpmath.mpf(t), T, s) for t in range(T + 1)]
+            betas = [closed_forms.step_beta(a, b) for a, b in pairwise(levels)]
+        return cls._from_exact_betas([min(beta, mpmath.mpf(max_beta)) for beta in betas])
+
+    @classmethod
+    def _from_exact_betas(cls, betas: list[mpmath.mpf]) -> NoiseSchedule:
+        good = np.array([0 < beta < 1 for beta in betas])
+        _demand(good, "betas", betas, "must lie strictly between 0 and 1")
+        with mpmath.workdps(_DIGITS):
+            return cls([float(level) for level in closed_forms.alpha_bar_table(betas)])
 
     # --- Subsequences -----------------------------------------------------------------------------
 
@@ -228,7 +242,7 @@ def _demand(good: Any, name: str, values: Any, rule: str) -> None:
     """Name the first entry that breaks a rule (NaN breaks every rule)."""
     bad = np.flatnonzero(~good)
     if len(bad):
-        raise ValueError(f"{name}[{bad[0]}] is {values[bad[0]]}; every entry {rule}.")
+        raise ValueError(f"{name}[{bad[0]}] is {float(values[bad[0]]):g}; every entry {rule}.")
 
 
 def _demand_steps(count: int, least: int = 1, most: int | None = None, name: str = "T") -> int:

@@ -175,7 +175,7 @@ def agree(what: str, got: Any, truth: Any, within: float) -> Check:
     with mpmath.workdps(_DIGITS):
         errors = [
             abs(mpmath.mpf(a) - mpmath.mpf(b)) / (abs(mpmath.mpf(b)) or 1)
-            for a, b in zip(have.ravel(), want.ravel(), strict=True)
+            for a, b in zip(have.ravel().tolist(), want.ravel().tolist(), strict=True)
         ]
     if not errors:
         raise CheckFailed(f"{what}: nothing to compare")
