@@ -49,6 +49,9 @@ LOOK = r"""
     const scrolls = /auto|scroll/.test(getComputedStyle(node).overflowX);
     if (node.scrollWidth > node.clientWidth + 1 && !scrolls)
       complaints.push(`a derivation is cut off: ${quote(node)}`);
+    const start = node.querySelector("mjx-container")?.getBoundingClientRect().left;
+    if (start < node.getBoundingClientRect().left - 1)
+      complaints.push(`a derivation does not begin at its beginning: ${quote(node)}`);
   }
   for (const node of document.images)
     if (node.complete && node.naturalWidth === 0)
@@ -138,6 +141,10 @@ def test_the_claim_cards_are_set_too(browser, strict_build):
     page.close()
 
 
+WIDE = "a+b+c+d+e+f+g+h+i+j+k+l+m+n+o+p+q+r+s+t+u+v+w+x+y+z" * 3
+REVERSED = "overflow-x: auto; display: flex; flex-direction: row-reverse"
+
+
 @pytest.mark.parametrize(
     ("mistake", "words"),
     [
@@ -149,6 +156,8 @@ def test_the_claim_cards_are_set_too(browser, strict_build):
         ("<script>console.error('careful')</script>", "console: careful"),
         ("<script>no_such_function()</script>", "no_such_function"),
         ('<div style="width: 2000px">wide</div>', "pixels wide"),
+        (rf'<div class="math" style="overflow: hidden">\[{WIDE}\]</div>', "cut off"),
+        (rf'<div class="math" style="{REVERSED}">\[{WIDE}\]</div>', "does not begin"),
     ],
 )
 def test_the_look_at_a_page_sees_mistakes(browser, tmp_path, mistake, words):
