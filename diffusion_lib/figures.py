@@ -14,6 +14,7 @@ import io
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from matplotlib.colors import Colormap
     from matplotlib.figure import Figure
 
 # The book's style sheet has the same seven as `--hue-*`, and a test compares them.
@@ -86,6 +87,13 @@ def subplots(rows: int = 1, columns: int = 1, **options: Any) -> tuple[Figure, A
     grid = {"nrows": rows, "ncols": columns, **options}
     figure = Figure(figsize=size)
     return figure, figure.subplots(**grid)
+
+
+def fade(colour: str) -> Colormap:
+    """A colour map from nothing to `colour`, for densities: reads on light and on dark pages."""
+    from matplotlib.colors import LinearSegmentedColormap, to_rgba
+
+    return LinearSegmentedColormap.from_list("fade", [to_rgba(colour, 0.0), to_rgba(colour, 1.0)])
 
 
 def png(figure: Figure) -> bytes:

@@ -3,6 +3,7 @@
 import pytest
 from IPython.core.displaypub import CapturingDisplayPublisher
 from IPython.core.interactiveshell import InteractiveShell
+from matplotlib.colors import to_hex
 
 from diffusion_lib import figures
 
@@ -38,3 +39,10 @@ def test_the_same_figure_is_the_same_bytes():
 def test_a_figure_without_words_is_refused():
     with pytest.raises(ValueError, match="alt = ' '"):
         figures.show(curve(), alt=" ")
+
+
+def test_a_fading_colour_begins_transparent_and_ends_as_itself():
+    fading = figures.fade(figures.NOISE)
+    assert fading(0.0)[3] == 0
+    assert to_hex(fading(1.0)) == figures.NOISE
+    assert to_hex(fading(0.5)) == figures.NOISE, "only the opacity changes"
