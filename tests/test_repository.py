@@ -9,7 +9,7 @@ import pytest
 import repository
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
-from notebooks import ROOT
+from notebooks import ROOT, digest
 
 URL = "https://github.com/someone/somewhere"
 
@@ -71,6 +71,13 @@ def test_a_new_address_replaces_the_old_one(notebook):
     assert len(notebook.cells) == 3
     assert len(repository.BADGE.findall(notebook.cells[0].source)) == 1
     assert f"{URL}-new" in notebook.cells[1].source
+
+
+def test_a_new_address_makes_no_output_stale(notebook):
+    repository.adapt(notebook, "01_title.ipynb", None)
+    before = digest(notebook)
+    repository.adapt(notebook, "01_title.ipynb", URL)
+    assert digest(notebook) == before
 
 
 def run(program):

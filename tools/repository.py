@@ -18,7 +18,7 @@ from pathlib import Path
 import nbformat
 from nbformat import NotebookNode
 
-from notebooks import ROOT, notebook_paths
+from notebooks import BOOTSTRAP, ROOT, notebook_paths
 
 PYPROJECT = ROOT / "pyproject.toml"
 
@@ -90,8 +90,8 @@ def adapt(notebook: NotebookNode, name: str, url: str | None) -> bool:
     else:
         heading, _, rest = title.source.partition("\n")
         title.source = f"{heading}\n\n{line}\n{rest}".rstrip()
-    if len(notebook.cells) < 2 or notebook.cells[1].get("id") != "bootstrap":
-        cell = nbformat.v4.new_code_cell(id="bootstrap")
+    if len(notebook.cells) < 2 or notebook.cells[1].get("id") != BOOTSTRAP:
+        cell = nbformat.v4.new_code_cell(id=BOOTSTRAP)
         notebook.cells.insert(1, cell)
     notebook.cells[1].source = bootstrap(url)
     notebook.cells[1].metadata = NotebookNode(tags=["remove-cell"])
