@@ -30,7 +30,7 @@ import safetensors
 import safetensors.torch
 import torch
 from torch import Tensor, nn
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from .networks import build
 from .objectives import simple_loss

@@ -9,6 +9,7 @@ import torch
 from diffusion_lib import samplers
 from diffusion_lib.networks import MLP, NETWORKS, UNet, build, default_network, time_embedding
 from diffusion_lib.networks.time_embedding import distinct_times
+from diffusion_lib.networks.unet import SelfAttention
 from diffusion_lib.schedule import NoiseSchedule
 
 
@@ -111,6 +112,21 @@ class TestEveryNetwork:
     def test_one_time_per_sample(self, model, shape) -> None:
         with pytest.raises(ValueError, match=r"t has shape \(3,\).*\(2,\)"):
             model(torch.randn(2, *shape), torch.tensor([1, 2, 3]))
+
+
+class TestSelfAttention:
+    def test_equals_the_definition_one_pixel_and_head_at_a_time(self) -> None:
+        attention = randomised(SelfAttention(16, heads=4)).double()
+        x = torch.randn(2, 16, 3, 2, dtype=torch.float64)
+        mixed = torch.empty_like(x)
+        for image in range(2):
+            q, k, v = attention.qkv(attention.norm(x[image : image + 1])).reshape(3, 4, 4, 6)
+            for head in range(4):
+                for pixel in range(6):
+                    weights = torch.softmax(k[head].T @ q[head, :, pixel] / 2, dim=0)  # 2 = sqrt(4)
+                    answer = v[head] @ weights
+                    mixed[image, 4 * head : 4 * head + 4, pixel // 2, pixel % 2] = answer
+        torch.testing.assert_close(attention(x), x + attention.out(mixed))
 
 
 class TestErrors:

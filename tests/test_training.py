@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 import safetensors.torch
 import torch
+from sklearn.neighbors import KNeighborsClassifier
 from torch import nn
 
-from diffusion_lib import training
-from diffusion_lib.data import moons
+from diffusion_lib import samplers, training
+from diffusion_lib.data import digit_labels, digits, moons
 from diffusion_lib.networks import MLP, UNet
 from diffusion_lib.objectives import simple_loss
 from diffusion_lib.schedule import NoiseSchedule
@@ -115,6 +116,24 @@ class TestUpdate:
         assert not torch.equal(epochs[0], epochs[1])
         assert not torch.equal(epochs[0], torch.arange(70))
 
+    def test_the_order_is_a_function_of_seed_and_epoch(self) -> None:
+        orders = [
+            trainer_of(small_mlp, POINTS, batch_size=70, seed=seed)._indices(epoch)
+            for seed, epoch in [(0, 1), (1, 1), (1, 0), (1, 1)]
+        ]
+        assert torch.equal(orders[1], orders[3])
+        for i in range(3):
+            assert not torch.equal(orders[i], orders[(i + 1) % 3])
+
+    def test_buffers_follow_the_model(self) -> None:
+        """Running statistics of a BatchNorm belong to the averaged model as they are."""
+        trainer = train(trainer_of(Own, POINTS, batch_size=16), 3)
+        pairs = list(zip(trainer.ema.buffers(), trainer.model.buffers(), strict=True))
+        assert len(pairs) == 3
+        for averaged, own in pairs:
+            assert torch.equal(averaged, own)
+            assert own.abs().max() > 0
+
     def test_learns(self) -> None:
         """The average predicts the noise better than zero does, and than it did untrained."""
         trainer = trainer_of(lambda: MLP(2, 64, 2), moons(2000), batch_size=256, learning_rate=3e-3)
@@ -211,6 +230,43 @@ class TestExport:
         assert not torch.equal(model(x, t), trainer.model(x, t))
         with pytest.raises(ValueError, match="not a run to resume"):
             Trainer.resume(path, POINTS)
+
+
+class TestShippedDigits:
+    def test_description(self) -> None:
+        model, schedule, info = load_pretrained("digits", device="cpu")
+        np.testing.assert_allclose(schedule.alpha_bar, NoiseSchedule.linear().alpha_bar, rtol=1e-14)
+        assert info["command"] == "python -m diffusion_lib train --data digits --out runs/digits"
+        assert info["settings"]["seed"] == 0
+        assert info["step"] == 4000
+        assert info["data_digest"] == training._digest(digits())
+        assert sum(p.numel() for p in model.parameters()) < 500_000
+
+    def test_samples_look_like_digits(self) -> None:
+        """Their nearest real digits are about as near as those of unseen real digits are.
+
+        For comparison, a Gaussian with the mean and covariance of the digits must not pass.
+        """
+        x, labels = digits().flatten(1).numpy(), digit_labels().numpy()
+        nearest = KNeighborsClassifier(1).fit(x[::2], labels[::2])
+
+        def distance(images: np.ndarray) -> np.ndarray:
+            return nearest.kneighbors(images)[0][:, 0]
+
+        usual = np.quantile(distance(x[1::2]), 0.95)
+        rng = np.random.default_rng(0)
+        gaussian = rng.multivariate_normal(x.mean(axis=0), np.cov(x.T), 128)
+        assert (distance(gaussian) < usual).mean() < 0.3
+
+        model, schedule, info = load_pretrained("digits", device="cpu")
+        generator = torch.Generator().manual_seed(0)
+        x_T = torch.randn(128, *info["data_shape"][1:], generator=generator)
+        for sampler in (samplers.ddim, samplers.ddpm):
+            drawn = sampler(model, schedule.strided(50), x_T, generator=generator)
+            images = drawn.flatten(1).numpy()
+            assert (distance(images) < usual).mean() > 0.8
+            assert distance(images).min() > 0.5  # and none is a copy
+            assert len(set(nearest.predict(images))) == 10
 
 
 class TestFilesStayWhole:
