@@ -49,7 +49,9 @@ def save_samples(path: str | Path, x: Tensor) -> None:
 
         picture = Image.fromarray(image_grid(x))
         zoom = max(1, 48 // x.shape[-1])
-        picture.resize((zoom * picture.width, zoom * picture.height), Image.NEAREST).save(path)
+        picture.resize(
+            (zoom * picture.width, zoom * picture.height), Image.Resampling.NEAREST
+        ).save(path)
     elif x.ndim == 2 and x.shape[1] == 2:
         figure, axes = _figure()
         axes.scatter(*x.detach().cpu().numpy().T, s=2, alpha=0.6)

@@ -212,8 +212,8 @@ class Trainer:
 
     def _block(self, steps: int) -> Tensor:
         """Do a few steps without ever waiting for the device, then look at their losses."""
-        weights = list(self.model.parameters())
-        averages = list(self.ema.parameters())
+        weights: list[Tensor] = list(self.model.parameters())
+        averages: list[Tensor] = list(self.ema.parameters())
         buffers = list(self.model.buffers())
         averaged_buffers = list(self.ema.buffers())
         losses = []

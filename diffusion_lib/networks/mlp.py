@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -25,7 +27,7 @@ class MLP(nn.Module):
         for name, value in {"dim": dim, "width": width, "depth": depth}.items():
             if value < 1:
                 raise ValueError(f"{name} is {value}; it must be a positive integer.")
-        self.config = {"name": "mlp", "dim": dim, "width": width, "depth": depth}
+        self.config: dict[str, Any] = {"name": "mlp", "dim": dim, "width": width, "depth": depth}
         self.width = width
         self.time = nn.Linear(width, width)
         self.inp = nn.Linear(dim, width)

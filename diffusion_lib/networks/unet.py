@@ -7,6 +7,7 @@ appendix B, shrunk until it trains on a laptop's processor.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -87,7 +88,7 @@ class UNet(nn.Module):
             raise ValueError(
                 f"multipliers is {list(multipliers)}; it must hold at least one positive integer."
             )
-        self.config = {
+        self.config: dict[str, Any] = {
             "name": "unet",
             "channels": channels,
             "width": width,
