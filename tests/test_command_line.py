@@ -35,7 +35,8 @@ class TestTrain:
         assert info["data"] == "moons"
         assert info["command"].startswith("python -m diffusion_lib train --data moons")
         for name in ("samples.png", "losses.png"):
-            assert Image.open(points / name).size == (720, 480)
+            with Image.open(points / name) as picture:
+                assert picture.size == (720, 480)
 
     def test_resume_equals_never_stopping(self, points, tmp_path) -> None:
         common = ["train", "--data", "moons", "--out", tmp_path, "--device", "cpu"]
@@ -102,7 +103,8 @@ class TestSample:
         assert run(*common, "--out", tmp_path / "x.npy") == 0
         grid = pictures.image_grid(torch.from_numpy(np.load(tmp_path / "x.npy")))
         assert grid.shape == (3 * 9 - 1, 4 * 9 - 1)
-        assert np.array_equal(np.asarray(Image.open(out))[::6, ::6], grid)
+        with Image.open(out) as picture:
+            assert np.array_equal(np.asarray(picture)[::6, ::6], grid)
 
 
 class TestErrors:
