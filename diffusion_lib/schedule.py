@@ -149,7 +149,8 @@ class NoiseSchedule:
         if not 0 < max_beta < 1:
             raise ValueError(f"max_beta is {max_beta}; it must lie strictly between 0 and 1.")
         with mpmath.workdps(_DIGITS):
-            levels = [closed_forms.cosine_alpha_bar(mpmath.mpf(t), T, s) for t in range(T + 1)]
+            steps = (mpmath.mpf(t) for t in range(T + 1))
+            levels = [closed_forms.cosine_alpha_bar(t, T, mpmath.mpf(s)) for t in steps]
             betas = [closed_forms.step_beta(a, b) for a, b in pairwise(levels)]
         return cls._from_exact_betas([min(beta, mpmath.mpf(max_beta)) for beta in betas])
 

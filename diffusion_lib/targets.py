@@ -37,10 +37,7 @@ class GaussianMixture:
     """
 
     def __init__(self, weights: Tensor, means: Tensor, covariances: Tensor) -> None:
-        weights, means, covariances = (
-            x if torch.is_tensor(x) and x.is_floating_point() else torch.tensor(x).double()
-            for x in (weights, means, covariances)
-        )
+        weights, means, covariances = _floating(weights, means, covariances)
         K, d = means.shape if means.ndim == 2 else (0, 0)
         if means.ndim != 2 or weights.shape != (K,) or covariances.shape != (K, d, d):
             raise ValueError(
@@ -197,8 +194,19 @@ class GaussianMixture:
 
 def gaussian(mean: Tensor, covariance: Tensor) -> GaussianMixture:
     """The Gaussian N(mean, covariance) with mean of shape (d,) and covariance of shape (d, d)."""
-    mean, covariance = torch.as_tensor(mean).double(), torch.as_tensor(covariance).double()
+    mean, covariance = _floating(mean, covariance)
     return GaussianMixture(torch.ones(1, dtype=mean.dtype), mean[None], covariance[None])
+
+
+def _floating(*values: Tensor) -> list[Tensor]:
+    """Tensors of one floating type: their own, or float64 for lists and integers."""
+    tensors = [torch.as_tensor(x, dtype=_own_or_float64(x)) for x in values]
+    common = max((x.dtype for x in tensors), key=lambda dtype: dtype.itemsize)
+    return [x.to(common) for x in tensors]
+
+
+def _own_or_float64(x: Tensor) -> torch.dtype:
+    return x.dtype if torch.is_tensor(x) and x.is_floating_point() else torch.float64
 
 
 def _rotate(x: Tensor, basis: Tensor) -> Tensor:

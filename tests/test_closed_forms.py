@@ -1,0 +1,159 @@
+"""One formula, every kind of number: SymPy, mpmath, NumPy, torch and Python agree."""
+
+import inspect
+
+import mpmath
+import numpy as np
+import pytest
+import sympy as sp
+import torch
+
+from diffusion_lib import closed_forms as cf
+
+# Admissible rational arguments. Levels fall from s to t; sigma stays below sqrt(1 - alpha_bar_s).
+VALUES = {
+    "alpha_bar_s": sp.Rational(3, 4),
+    "alpha_bar_t": sp.Rational(2, 5),
+    "beta": sp.Rational(1, 7),
+    "sigma": sp.Rational(1, 3),
+    "variance": sp.Rational(5, 7),
+    "eta": sp.Rational(2, 3),
+    "T": sp.Integer(11),
+    "t": sp.Integer(4),
+    "s": sp.Rational(1, 125),
+    "beta_start": sp.Rational(1, 100),
+    "beta_end": sp.Rational(1, 5),
+}
+OTHERS = [sp.Rational(n, 9) for n in (-13, 5, 22, -4)]
+
+
+def arguments(function):
+    names = list(inspect.signature(function).parameters)
+    spare = iter(OTHERS)
+    return [VALUES.get(name) or next(spare) for name in names]
+
+
+PLAIN = [
+    function
+    for name, function in vars(cf).items()
+    if inspect.isfunction(function)
+    and function.__module__ == cf.__name__
+    and not name.startswith("_")
+    and name not in ("draw", "gaussian_kl", "alpha_bar_table", "coefficients", "sqrt", "log")
+]
+KINDS = {
+    "float": float,
+    "mpmath": lambda x: mpmath.mpf(x.p) / x.q,
+    "numpy": lambda x: np.array([float(x)] * 3),
+    "torch": lambda x: torch.full((3,), float(x), dtype=torch.float64),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("function", PLAIN, ids=lambda f: f.__name__)
+def test_every_kind_of_number_gives_the_symbolic_value(function, kind):
+    exact = function(*arguments(function))
+    with mpmath.workdps(30):
+        got = function(*(KINDS[kind](x) for x in arguments(function)))
+    parts = exact if isinstance(exact, tuple) else (exact,)
+    got_parts = got if isinstance(got, tuple) else (got,)
+    for want, have in zip(parts, got_parts, strict=True):
+        value = have if kind in ("float", "mpmath") else have[0]
+        assert abs(float(value) - float(want)) <= 1e-14 * max(1, abs(float(want)))
+
+
+@pytest.mark.parametrize("function", PLAIN, ids=lambda f: f.__name__)
+def test_fractions_stay_exact(function):
+    """No hidden float: a symbolic value has no floating-point number inside it."""
+    exact = function(*arguments(function))
+    for part in exact if isinstance(exact, tuple) else (exact,):
+        assert not sp.sympify(part).atoms(sp.Float)
+
+
+def test_integers_of_python_keep_symbols_exact():
+    alpha_bar = sp.Symbol("a", positive=True)
+    assert cf.reverse_mean(1, 0, 1, 0) == 1
+    assert cf.posterior_mean(5, 7, 1, alpha_bar) == 7
+    density = cf.normal_log_density(sp.Symbol("x"), 0, 1)
+    assert not density.atoms(sp.Float)
+
+
+def test_pairs_of_gaussians_and_tables_take_symbols_too():
+    p, q = cf.Gaussian(sp.Rational(1, 3), sp.Rational(2)), cf.Gaussian(sp.Integer(0), sp.Integer(3))
+    exact = cf.gaussian_kl(p, q)
+    # log(3/2)/2 + (2 + 1/9)/6 - 1/2
+    assert (
+        sp.simplify(exact - (sp.log(sp.Rational(3, 2)) / 2 + sp.Rational(19, 54) - sp.S.Half)) == 0
+    )
+    torch_kl = cf.gaussian_kl(*(cf.Gaussian(*(torch.tensor(float(x)) for x in g)) for g in (p, q)))
+    reference = torch.distributions.kl_divergence(
+        torch.distributions.Normal(1 / 3, 2**0.5), torch.distributions.Normal(0.0, 3**0.5)
+    )
+    assert torch.allclose(torch_kl, reference)
+    assert cf.alpha_bar_table([sp.Rational(1, 2), sp.Rational(1, 3)]) == [
+        1,
+        sp.S.Half,
+        sp.Rational(1, 3),
+    ]
+
+
+def test_densities_agree_with_torch():
+    x = torch.linspace(-3, 3, 7, dtype=torch.float64)
+    reference = torch.distributions.Normal(torch.tensor(0.3).double(), torch.tensor(1.7).double())
+    variance = torch.tensor(1.7).double() ** 2
+    mean = torch.tensor(0.3).double()
+    assert torch.allclose(cf.normal_log_density(x, mean, variance), reference.log_prob(x))
+    x.requires_grad_()
+    (slope,) = torch.autograd.grad(reference.log_prob(x).sum(), x)
+    assert torch.allclose(cf.normal_score(x, mean, variance), slope)
+
+
+def test_coefficients_recover_a_linear_formula():
+    assert cf.coefficients(lambda x, y, z: 2 * x - 3 * y + 0 * z, 3) == (2.0, -3.0, 0.0)
+
+
+def test_posterior_is_conditioning_of_the_joint_gaussian():
+    """An independent road: condition the 2x2 covariance of (x_s, x_t) given x_0."""
+    s, t, x_0, x_t = 0.7, 0.2, 1.3, -0.4
+    cov_ss, cov_tt, cov_st = 1 - s, 1 - t, np.sqrt(t / s) * (1 - s)
+    mean = np.sqrt(s) * x_0 + cov_st / cov_tt * (x_t - np.sqrt(t) * x_0)
+    variance = cov_ss - cov_st**2 / cov_tt
+    got = cf.posterior(x_t, x_0, s, t)
+    assert got.mean == pytest.approx(mean, rel=1e-14)
+    assert got.variance == pytest.approx(variance, rel=1e-14)
+
+
+def test_bound_weight_turns_a_mean_error_into_a_noise_error():
+    """(mu - mu_theta)^2 / (2 sigma^2) = weight * (eps - eps_theta)^2: Ho et al., eq. 8 and 12."""
+    s, t, variance = sp.Rational(3, 4), sp.Rational(2, 5), sp.Rational(1, 9)
+    eps, eps_theta, x_t = sp.symbols("epsilon epsilon_theta x_t", real=True)
+    gap = cf.posterior_mean_from_eps(x_t, eps, s, t) - cf.posterior_mean_from_eps(
+        x_t, eps_theta, s, t
+    )
+    weight = cf.bound_weight_eps(s, t, variance)
+    assert sp.simplify(gap**2 / (2 * variance) - weight * (eps - eps_theta) ** 2) == 0
+
+
+@pytest.mark.parametrize(
+    ("forward", "back"),
+    [
+        (cf.noised, cf.x_0_from_eps),
+        (cf.velocity, cf.x_0_from_velocity),
+        (cf.velocity, cf.eps_from_velocity),
+    ],
+)
+def test_changes_of_variable_invert_each_other(forward, back):
+    x_0, eps, level = 0.8, -1.1, 0.37
+    x_t = cf.noised(x_0, eps, level)
+    known = eps if forward is cf.noised else forward(x_0, eps, level)
+    want = eps if back is cf.eps_from_velocity else x_0
+    assert back(x_t, known, level) == pytest.approx(want, rel=1e-14)
+
+
+def test_tweedie_gives_the_mean_of_the_data():
+    """Against the posterior mean of a conjugate Gaussian model, written the statistician's way."""
+    mu, v, level, x_t = 0.4, 2.5, 0.3, 1.9
+    precision = 1 / v + level / (1 - level)
+    mean = (mu / v + np.sqrt(level) * x_t / (1 - level)) / precision
+    score = cf.normal_score(x_t, *cf.data_marginal(mu, v, level))
+    assert cf.x_0_from_score(x_t, score, level) == pytest.approx(mean, rel=1e-13)

@@ -1,0 +1,343 @@
+"""Samplers, against independent implementations, exact recursions and each other."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from diffusion_lib import samplers
+from diffusion_lib.schedule import NoiseSchedule
+from diffusion_lib.targets import GaussianMixture, gaussian
+
+FULL = NoiseSchedule.linear()
+SCHEDULES = {
+    "all 1000": FULL,
+    "50 of 1000": FULL.strided(50),
+    "7 of 1000": FULL.strided(7),  # 7 does not divide 1000
+    "uneven": FULL.subsequence([1, 2, 30, 500, 1000]),
+    "one step": FULL.strided(1),
+    "cosine": NoiseSchedule.cosine(60),
+}
+
+
+def seeded(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+def network(x, t):
+    """Any function of x_t and t will do where only the step is tested."""
+    return torch.tanh(x + 0.001 * t.reshape(-1, *(1,) * (x.ndim - 1)))
+
+
+# --- Step for step against another implementation -------------------------------------------------
+
+
+def ddpm_of_the_paper(model, schedule, x, generator, variance):
+    """Algorithm 2 of Ho et al. as printed, on neighbours of the schedule, in NumPy's float64."""
+    for i in range(schedule.T, 0, -1):
+        s, t = schedule.alpha_bar[i - 1], schedule.alpha_bar[i]
+        alpha = t / s
+        eps = model(x, torch.full((len(x),), int(schedule.times[i])))
+        x = (x - (1 - alpha) / math.sqrt(1 - t) * eps) / math.sqrt(alpha)
+        if i > 1:
+            share = (1 - s) / (1 - t) if variance == "posterior" else 1.0
+            z = torch.randn(x.shape, generator=generator, dtype=x.dtype)
+            x = x + math.sqrt(share * (1 - alpha)) * z
+    return x
+
+
+def ddim_of_the_paper(model, schedule, x, generator, eta):
+    """Equation 12 of Song et al. as printed, with their alpha."""
+    for i in range(schedule.T, 0, -1):
+        a_prev, a = schedule.alpha_bar[i - 1], schedule.alpha_bar[i]
+        sigma = eta * math.sqrt((1 - a_prev) / (1 - a)) * math.sqrt(1 - a / a_prev)
+        eps = model(x, torch.full((len(x),), int(schedule.times[i])))
+        predicted = (x - math.sqrt(1 - a) * eps) / math.sqrt(a)
+        x = math.sqrt(a_prev) * predicted + math.sqrt(max(0.0, 1 - a_prev - sigma**2)) * eps
+        if sigma > 0:
+            x = x + sigma * torch.randn(x.shape, generator=generator, dtype=x.dtype)
+    return x
+
+
+@pytest.mark.parametrize("variance", ["posterior", "beta"])
+@pytest.mark.parametrize("name", SCHEDULES)
+def test_ddpm_step_for_step(name, variance):
+    schedule, x_T = SCHEDULES[name], torch.randn(4, 3, dtype=torch.float64, generator=seeded(1))
+    got = samplers.ddpm(network, schedule, x_T, variance=variance, generator=seeded(2))
+    want = ddpm_of_the_paper(network, schedule, x_T, seeded(2), variance)
+    assert (got - want).abs().max() <= 1e-10 * want.abs().max()
+
+
+@pytest.mark.parametrize("eta", [0.0, 0.3, 1.0])
+@pytest.mark.parametrize("name", SCHEDULES)
+def test_ddim_step_for_step(name, eta):
+    schedule, x_T = SCHEDULES[name], torch.randn(4, 3, dtype=torch.float64, generator=seeded(1))
+    got = samplers.ddim(network, schedule, x_T, eta=eta, generator=seeded(2))
+    want = ddim_of_the_paper(network, schedule, x_T, seeded(2), eta)
+    assert (got - want).abs().max() <= 1e-10 * want.abs().max()
+
+
+@pytest.mark.parametrize("name", SCHEDULES)
+def test_ddim_at_eta_one_is_ddpm(name):
+    x_T = torch.randn(4, 3, dtype=torch.float64, generator=seeded(1))
+    a = samplers.ddim(network, SCHEDULES[name], x_T, eta=1.0, generator=seeded(2))
+    b = samplers.ddpm(network, SCHEDULES[name], x_T, generator=seeded(2))
+    assert torch.equal(a, b)
+
+
+@pytest.mark.parametrize("sampler", [samplers.ddpm, samplers.ddim])
+def test_float32_stays_close_to_float64(sampler):
+    """One step at a time, so that a step's own rounding is seen, not the network's echo of it."""
+    for t in (1, 2, 10, 500, 1000):
+        schedule = FULL.subsequence([t])
+        x_T = torch.randn(64, 3, generator=seeded(1))
+        eps = 0.9 * x_T
+        single = sampler(lambda x, t, eps=eps: eps, schedule, x_T)
+        double = sampler(lambda x, t, eps=eps: eps.double(), schedule, x_T.double())
+        largest = x_T.abs().max() / math.sqrt(schedule.alpha_bar[1])
+        assert (single - double).abs().max() <= 3e-7 * largest
+
+
+# --- Exact recursions on Gaussian data ------------------------------------------------------------
+
+
+@pytest.mark.parametrize("S", [1, 3, 10, 50])
+def test_ddim_moves_gaussian_data_exactly_as_the_recursion_says(S):
+    """With the perfect network a step is affine; its slope follows from Song et al., eq. 12."""
+    mean, v, schedule = 0.8, 0.3, FULL.strided(S)
+    target = gaussian(torch.tensor([mean]), torch.tensor([[v]], dtype=torch.float64))
+    x_T = torch.linspace(-2, 2, 5, dtype=torch.float64)[:, None]
+    got = samplers.ddim(target.model(schedule), schedule, x_T)
+    # In x' = (x - √ᾱ μ) the network is ε = √(1-ᾱ) x' / (ᾱ v + 1 - ᾱ).
+    offset = x_T - math.sqrt(schedule.alpha_bar[-1]) * mean
+    for i in range(S, 0, -1):
+        s, t = schedule.alpha_bar[i - 1], schedule.alpha_bar[i]
+        V = t * v + 1 - t
+        offset = offset * (math.sqrt(s * t) * v + math.sqrt((1 - s) * (1 - t))) / V
+    assert torch.allclose(got, offset + mean, atol=1e-12)
+
+
+@pytest.mark.parametrize("eta", [0.0, 0.5, 1.0])
+def test_output_variance_of_any_eta_follows_the_recursion(eta):
+    v, schedule, n = 0.3, FULL.strided(10), 200_000
+    target = gaussian(torch.zeros(1), torch.tensor([[v]], dtype=torch.float64))
+    x_T = torch.randn(n, 1, dtype=torch.float64, generator=seeded(1))
+    got = samplers.ddim(target.model(schedule), schedule, x_T, eta=eta, generator=seeded(2))
+    variance = 1.0
+    for i in range(10, 0, -1):
+        s, t = schedule.alpha_bar[i - 1], schedule.alpha_bar[i]
+        V = t * v + 1 - t
+        noise = eta**2 * (1 - s) / (1 - t) * (1 - t / s)
+        slope = math.sqrt(s * t) * v / V + math.sqrt((1 - s - noise) * (1 - t)) / V
+        variance = slope**2 * variance + noise
+    z = (got.square().mean() - variance) / (got.square().std() / math.sqrt(n))
+    assert abs(float(z)) < 4.5
+
+
+def test_many_steps_recover_the_mixture():
+    mixture, n = GaussianMixture([0.3, 0.7], [[-1.0], [1.0]], [[[0.04]], [[0.01]]]), 20_000
+    x_T = torch.randn(n, 1, generator=seeded(1))
+    x = samplers.ddpm(mixture.model(FULL), FULL, x_T, generator=seeded(2))
+    left = (x < 0).double()
+    z = (left.mean() - 0.3) / (left.std() / math.sqrt(n))
+    assert abs(float(z)) < 4.5
+    assert float(x[x < 0].std()) == pytest.approx(0.2, rel=0.05)
+    assert float(x[x > 0].std()) == pytest.approx(0.1, rel=0.05)
+
+
+@pytest.mark.parametrize("prediction", ["x_0", "v", "score"])
+@pytest.mark.parametrize("clip", [None, (-3.0, 3.0)])
+def test_every_prediction_samples_the_same(prediction, clip):
+    mixture = GaussianMixture([0.3, 0.7], [[-1.0], [1.0]], [[[0.04]], [[0.01]]])
+    schedule, x_T = FULL.strided(20), torch.randn(6, 1, dtype=torch.float64, generator=seeded(1))
+    runs = [
+        samplers.ddpm(
+            mixture.model(schedule, kind),
+            schedule,
+            x_T,
+            prediction=kind,
+            clip=clip,
+            generator=seeded(2),
+        )
+        for kind in ("eps", prediction)
+    ]
+    assert torch.allclose(*runs, atol=1e-9)
+
+
+# --- The end of the chain, clipping, randomness ---------------------------------------------------
+
+
+@pytest.mark.parametrize("variance", ["posterior", "beta"])
+def test_the_step_to_the_data_adds_no_noise(variance):
+    x_T = torch.randn(4, 2, generator=seeded())
+    runs = [
+        samplers.ddpm(network, FULL.strided(1), x_T, variance=variance, generator=seeded(seed))
+        for seed in (0, 1)
+    ]
+    assert torch.equal(*runs)
+
+
+def test_the_last_step_lands_on_the_predicted_data():
+    steps = []
+    x = samplers.ddpm(network, FULL.strided(5), torch.randn(4, 2), callback=steps.append)
+    assert torch.allclose(steps[-1].x_0, x, atol=1e-6)
+    assert [(step.index, step.t, step.s) for step in steps] == [
+        (0, 1000, 800), (1, 800, 600), (2, 600, 400), (3, 400, 200), (4, 200, 0)
+    ]  # fmt: skip
+
+
+def test_a_range_that_never_binds_changes_nothing():
+    x_T = torch.randn(5, 2, dtype=torch.float64, generator=seeded())
+    for eta in (0.0, 1.0):
+        free, clipped = (
+            samplers.ddim(network, FULL.strided(9), x_T, eta=eta, clip=clip, generator=seeded(1))
+            for clip in (None, (-1e9, 1e9))
+        )
+        assert torch.allclose(free, clipped, rtol=1e-9)
+
+
+def test_clipping_bounds_the_data_and_derives_the_noise_again():
+    """One step by hand: x_0 is clipped, then eps is what remains of x_t."""
+    schedule = FULL.subsequence([100, 900])
+    x_T = torch.tensor([[3.0]], dtype=torch.float64)
+    seen = []
+    samplers.ddim(
+        lambda x, t: torch.zeros_like(x), schedule, x_T, clip=(-1, 1), callback=seen.append
+    )
+    s, t = schedule.alpha_bar[1], schedule.alpha_bar[2]
+    eps = (3.0 - math.sqrt(t)) / math.sqrt(1 - t)
+    assert float(seen[0].x_0) == 1.0
+    assert float(seen[0].x_s) == pytest.approx(math.sqrt(s) + math.sqrt(1 - s) * eps, rel=1e-12)
+    assert seen[-1].x_s.abs().max() <= 1
+
+
+def test_ddim_draws_no_random_number():
+    generator, before = seeded(), torch.get_rng_state()
+    state = generator.get_state()
+    samplers.ddim(
+        network, FULL.strided(10), torch.randn(3, 2, generator=seeded(1)), generator=generator
+    )
+    assert torch.equal(state, generator.get_state())
+    assert torch.equal(before, torch.get_rng_state())
+
+
+def test_sample_i_does_not_depend_on_its_batch():
+    x_T = torch.randn(6, 2, dtype=torch.float64, generator=seeded(1))
+    together = samplers.ddpm(
+        network, FULL.strided(10), x_T, generator=[seeded(i) for i in range(6)]
+    )
+    alone = samplers.ddpm(network, FULL.strided(10), x_T[4:5], generator=[seeded(4)])
+    assert torch.allclose(together[4:5], alone, atol=1e-13)
+
+
+# --- Good manners ---------------------------------------------------------------------------------
+
+
+class Dropping(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.linear, self.drop = torch.nn.Linear(2, 2), torch.nn.Dropout(0.5)
+        self.frozen = torch.nn.Dropout(0.5).eval()
+
+    def forward(self, x, t):
+        assert not self.training
+        assert not torch.is_grad_enabled()
+        return self.drop(self.linear(x))
+
+
+def test_the_model_is_evaluated_and_left_as_it_was():
+    model = Dropping().train()
+    model.frozen.eval()
+    x_T = torch.randn(3, 2)
+    kept = x_T.clone()
+    first, second = (samplers.ddim(model, FULL.strided(3), x_T) for _ in range(2))
+    assert torch.equal(first, second)
+    assert torch.equal(x_T, kept)
+    assert model.training
+    assert not model.frozen.training
+
+
+def test_the_mode_is_restored_when_the_model_fails():
+    model = Dropping().train()
+    model.linear = torch.nn.Linear(3, 3)
+    with pytest.raises(RuntimeError):
+        samplers.ddim(model, FULL.strided(3), torch.randn(3, 2))
+    assert model.training
+    assert torch.is_grad_enabled()
+
+
+def test_samples_can_be_used_in_a_loss():
+    x = samplers.ddim(network, FULL.strided(3), torch.randn(3, 2))
+    weight = torch.ones(2, requires_grad=True)
+    (weight * x).sum().backward()
+    assert torch.allclose(weight.grad, x.sum(0))
+
+
+def test_a_network_that_returns_its_input_is_not_overwritten():
+    kept = []
+
+    def remembers(x, t):
+        kept.append((x, x.clone()))
+        return x
+
+    samplers.ddpm(remembers, FULL.strided(5), torch.randn(3, 2))
+    assert all(torch.equal(a, b) for a, b in kept)
+
+
+@pytest.mark.parametrize("shape", [(4,), (4, 2), (4, 3, 8, 8)])
+def test_any_shape_in_any_order_of_memory(shape):
+    x_T = torch.randn(shape, generator=seeded()).double()
+    once = samplers.ddim(network, FULL.strided(4), x_T)
+    turned = samplers.ddim(
+        network, FULL.strided(4), x_T.mT.contiguous().mT if len(shape) > 1 else x_T
+    )
+    assert once.shape == shape
+    assert torch.allclose(once, turned)
+
+
+def test_the_network_is_told_the_time_of_each_step_for_every_row():
+    told = []
+
+    def model(x, t):
+        told.append(t.clone())
+        return x
+
+    samplers.ddim(model, FULL.strided(4), torch.randn(3, 2))
+    assert [row.tolist() for row in told] == [[t] * 3 for t in (1000, 750, 500, 250)]
+    assert all(row.dtype == torch.int64 for row in told)
+
+
+def test_progress_is_shown_only_when_asked_for(capsys):
+    samplers.ddim(network, FULL.strided(3), torch.randn(2, 2))
+    assert capsys.readouterr() == ("", "")
+    samplers.ddim(network, FULL.strided(3), torch.randn(2, 2), progress=True)
+    assert "3/3" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda x: samplers.ddim(network, FULL, x, eta=5), r"eta is 5; it must lie in 0\.\.1"),
+        (lambda x: samplers.ddim(network, FULL, x, eta=float("nan")), "eta is nan"),
+        (lambda x: samplers.ddpm(network, FULL, x, variance="small"), "variance is 'small'"),
+        (lambda x: samplers.ddim(network, FULL, x, prediction="noise"), "prediction is 'noise'"),
+        (lambda x: samplers.ddim(network, FULL, x, clip=(1, -1)), "clip is"),
+        (lambda x: samplers.ddim(network, FULL, x.long()), "floating-point tensor"),
+        (
+            lambda x: samplers.ddpm(network, FULL, x, generator=[seeded()]),
+            "generator has 1 entries",
+        ),
+        (lambda x: samplers.ddim(lambda x, t: x[:, :1], FULL, x), r"output has shape \(2, 1\)"),
+    ],
+)
+def test_bad_input_gets_a_sentence(call, message):
+    with pytest.raises(ValueError, match=message):
+        call(torch.zeros(2, 3))
+
+
+def test_numpy_coefficients_never_warn():
+    with np.errstate(all="raise"):
+        for schedule in SCHEDULES.values():
+            for eta in (0.0, 0.5, 1.0):
+                samplers.ddim(network, schedule, torch.randn(2, 2), eta=eta)

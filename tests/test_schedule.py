@@ -1,0 +1,150 @@
+"""Schedules: exact tables, honest strides, errors that say what is wrong."""
+
+import mpmath
+import numpy as np
+import pytest
+
+from diffusion_lib.schedule import NoiseSchedule
+
+SPACINGS = ["trailing", "linspace", "leading", "quadratic"]
+
+
+def test_linear_table_is_the_float64_nearest_to_the_definition():
+    with mpmath.workdps(50):
+        product, table = mpmath.mpf(1), [mpmath.mpf(1)]
+        for i in range(1000):
+            slope = (mpmath.mpf(0.02) - mpmath.mpf(1e-4)) / 999
+            product *= 1 - (mpmath.mpf(1e-4) + slope * i)
+            table.append(product)
+        worst = max(
+            abs(mpmath.mpf(float(a)) / b - 1)
+            for a, b in zip(NoiseSchedule.linear().alpha_bar, table, strict=True)
+        )
+    assert worst < 1.12e-16
+
+
+def test_cosine_table_follows_its_definition_until_the_cap():
+    schedule = NoiseSchedule.cosine(1000)
+    with mpmath.workdps(50):
+
+        def f(t):
+            return (
+                mpmath.cos(
+                    (mpmath.mpf(t) / 1000 + mpmath.mpf(0.008))
+                    / (1 + mpmath.mpf(0.008))
+                    * mpmath.pi
+                    / 2
+                )
+                ** 2
+            )
+
+        worst = max(
+            abs(mpmath.mpf(float(schedule.alpha_bar[t])) / (f(t) / f(0)) - 1) for t in range(1000)
+        )
+    assert worst < 2e-16  # the cap of beta acts at t = 1000 alone
+    assert schedule.beta[1000] == pytest.approx(0.999, rel=1e-9)
+    assert schedule.alpha_bar[1000] > 0
+
+
+def test_tables_follow_their_definitions():
+    betas = [0.1, 0.25, 0.5]
+    schedule = NoiseSchedule.from_betas(betas)
+    assert schedule.alpha_bar == pytest.approx([1, 0.9, 0.675, 0.3375], rel=1e-15)
+    assert schedule.beta == pytest.approx([0, *betas], rel=1e-14)
+    assert schedule.alpha == pytest.approx([1, 0.9, 0.75, 0.5], rel=1e-14)
+    assert schedule.posterior_variance == pytest.approx(
+        [0, 0, 0.1 / 0.325 * 0.25, 0.325 / 0.6625 * 0.5]
+    )
+    assert schedule.snr == pytest.approx([np.inf, 9, 0.675 / 0.325, 0.3375 / 0.6625])
+
+
+@pytest.mark.parametrize("spacing", SPACINGS)
+@pytest.mark.parametrize("T", [1, 2, 7, 50, 137])
+def test_every_stride_has_exactly_the_steps_asked_for(T, spacing):
+    schedule = NoiseSchedule.cosine(T)
+    for S in range(1, T + 1):
+        strided = schedule.strided(S, spacing)
+        assert strided.T == S
+        assert strided.times[0] == 0
+        assert strided.alpha_bar[0] == 1
+        assert (np.diff(strided.times) > 0).all()
+        assert np.array_equal(strided.alpha_bar, schedule.alpha_bar[strided.times])
+        if spacing != "leading":
+            assert strided.times[-1] == T
+
+
+def test_a_stride_of_all_steps_is_the_schedule():
+    schedule = NoiseSchedule.linear(40)
+    for spacing in SPACINGS:
+        assert schedule.strided(40, spacing) == schedule
+
+
+def test_trailing_starts_at_full_noise_where_a_float_stride_would_not():
+    assert NoiseSchedule.linear().strided(50).times[[1, -2, -1]].tolist() == [20, 980, 1000]
+    assert NoiseSchedule.linear().strided(1).times.tolist() == [0, 1000]
+
+
+def test_a_subsequence_of_a_subsequence_keeps_network_times():
+    schedule = NoiseSchedule.linear(100).subsequence([90, 50, 10])
+    assert schedule.times.tolist() == [0, 10, 50, 90]
+    assert schedule.subsequence([1, 3]).times.tolist() == [0, 10, 90]
+
+
+def test_neighbours_of_a_stride_give_the_stride_its_own_beta():
+    schedule = NoiseSchedule.linear(100)
+    strided = schedule.subsequence([20, 70])
+    kept = np.prod(1 - schedule.beta[21:71])
+    assert strided.beta[2] == pytest.approx(1 - kept, rel=1e-12)
+
+
+def test_equal_schedules_are_equal_and_hash_alike():
+    a, b = NoiseSchedule.linear(10), NoiseSchedule.linear(10)
+    assert a == b
+    assert hash(a) == hash(b)
+    assert a != NoiseSchedule.cosine(10)
+    assert a != a.strided(5)
+
+
+def test_a_schedule_cannot_be_changed():
+    schedule = NoiseSchedule.linear(10)
+    with pytest.raises(AttributeError, match="immutable"):
+        schedule.T = 3
+    with pytest.raises(ValueError, match="read-only"):
+        schedule.alpha_bar[3] = 0.5
+    given = np.linspace(1, 0.1, 5)
+    kept = NoiseSchedule(given)
+    given[2] = 0.9
+    assert kept.alpha_bar[2] == pytest.approx(0.55)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: NoiseSchedule.from_betas([0.1, 2.0]), r"betas\[1\] is 2"),
+        (lambda: NoiseSchedule.from_betas([0.0]), r"betas\[0\] is 0"),
+        (lambda: NoiseSchedule.from_betas([0.1, float("nan")]), r"betas\[1\] is nan"),
+        (lambda: NoiseSchedule.from_betas([]), "betas has shape"),
+        (lambda: NoiseSchedule([0.9, 0.5]), "alpha_bar_0 = 1"),
+        (lambda: NoiseSchedule([1.0, 0.5, 0.6]), r"alpha_bar\[2\] is 0.6"),
+        (lambda: NoiseSchedule([1.0, 0.5, 0.0]), r"alpha_bar\[2\] is 0"),
+        (lambda: NoiseSchedule([1.0, 0.5], times=[0, 0]), r"times\[1\] is 0"),
+        (lambda: NoiseSchedule([1.0, 0.5], times=[1, 2]), r"times\[0\] is 1"),
+        (lambda: NoiseSchedule([1.0, 0.5], times=[0, 1, 2]), "times has shape"),
+        (lambda: NoiseSchedule.linear(1), "T is 1"),
+        (lambda: NoiseSchedule.linear(10, 0.1, 1.5), r"betas\[6\]"),
+        (lambda: NoiseSchedule.cosine(10, s=-1), "s is -1"),
+        (lambda: NoiseSchedule.cosine(10, max_beta=1.0), "max_beta is 1"),
+        (lambda: NoiseSchedule.linear(10).strided(11), r"S is 11; it must be one of 1\.\.10"),
+        (lambda: NoiseSchedule.linear(10).strided(0), "S is 0"),
+        (lambda: NoiseSchedule.linear(10).strided(2.5), "S is 2.5"),
+        (lambda: NoiseSchedule.linear(10).strided(5, "even"), "spacing is 'even'"),
+        (lambda: NoiseSchedule.linear(10).subsequence([0, 3]), r"steps\[0\] is 0"),
+        (lambda: NoiseSchedule.linear(10).subsequence([3, 3]), r"steps\[1\] is 3"),
+        (lambda: NoiseSchedule.linear(10).subsequence([3, 9, 5]), r"steps\[2\] is 5"),
+        (lambda: NoiseSchedule.linear(10).subsequence([3, 11]), r"steps\[1\] is 11"),
+        (lambda: NoiseSchedule.linear(10).subsequence([]), "steps is"),
+    ],
+)
+def test_bad_input_gets_a_sentence(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()
