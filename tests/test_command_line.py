@@ -10,8 +10,9 @@ import torch
 from PIL import Image
 
 from diffusion_lib import data, pictures, samplers
-from diffusion_lib.__main__ import main
-from diffusion_lib.training import load_model
+from diffusion_lib.__main__ import RECIPE, SCHEDULES, _parser, main
+from diffusion_lib.networks import default_network
+from diffusion_lib.training import load_model, load_pretrained
 
 
 def run(*arguments: object) -> int:
@@ -76,6 +77,16 @@ class TestTrain:
         photos = ["--data", tmp_path / "photos", "--size", 8, "--out", tmp_path / "b"]
         assert run("train", *photos, *arguments) == 0
         assert load_model(tmp_path / "b" / "model.safetensors")[2]["data_shape"] == [3, 3, 8, 8]
+
+    def test_the_defaults_are_the_recipe_of_the_shipped_digits(self) -> None:
+        options = _parser().parse_args(["train"])
+        _, schedule, info = load_pretrained("digits")
+        assert options.data == info["data"]
+        assert options.steps == info["step"]
+        recipe = dict(RECIPE)
+        assert np.allclose(SCHEDULES[recipe.pop("schedule")]().alpha_bar, schedule.alpha_bar)
+        assert info["settings"].items() >= recipe.items()
+        assert info["network"] == default_network((1, 8, 8)).config
 
 
 class TestSample:

@@ -188,6 +188,16 @@ class TestResume:
         assert resumed.settings.items() >= settings.items()
         assert load_model(path)[2]["by"] == "hand"
 
+    def test_a_run_from_another_kind_of_device_goes_on(self, tmp_path) -> None:
+        """Its noise is new there: a function of seed and step, so resuming twice is one run."""
+        path = tmp_path / "run.safetensors"
+        trainer = train(trainer_of(small_mlp, POINTS, batch_size=8), 5)
+        trainer._random["cuda"] = torch.zeros(16, dtype=torch.uint8)
+        trainer.save(path)
+        runs = [train(Trainer.resume(path, POINTS, device="cpu"), 5) for _ in range(2)]
+        assert_same_run(*runs)
+        assert runs[0].step == 10
+
     def test_other_data_are_refused(self, tmp_path) -> None:
         path = tmp_path / "run.safetensors"
         train(trainer_of(small_mlp, POINTS), 1).save(path)
