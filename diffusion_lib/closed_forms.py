@@ -63,7 +63,7 @@ def log(x: Number) -> Number:
 def draw(gaussian: Gaussian, eps: Number) -> Number:
     r"""A draw from a Gaussian by reparameterisation, :math:`\mu+\sigma\epsilon` with ε ~ N(0, I).
 
-    Source: Kingma and Welling 2014, sec. 2.4. Proved in chapter 02 (claim F11).
+    Source: Kingma and Welling 2014, sec. 2.4. Proved in chapter 02 (claims F1, F3, F11).
     """
     return gaussian.mean + sqrt(gaussian.variance) * eps
 
@@ -118,7 +118,8 @@ def forward_step(x_s: Number, beta: Number) -> Gaussian:
     r""":math:`q(x_t\mid x_s)=\mathcal N(\sqrt{1-\beta}\,x_s,\ \beta I)`.
 
     With ``beta = step_beta(alpha_bar_s, alpha_bar_t)`` it is the transition over any stride.
-    Source: [DDPM] eq. 2. Proved in chapter 02 (claims F1, F2, F8).
+    Source: [DDPM] eq. 2. Proved in chapter 02 (claims F1, F2, F3, F8); its density in chapter 03
+    (claim P3).
     """
     return Gaussian(sqrt(1 - beta) * x_s, beta)
 
@@ -126,7 +127,8 @@ def forward_step(x_s: Number, beta: Number) -> Gaussian:
 def marginal(x_0: Number, alpha_bar_t: Number) -> Gaussian:
     r""":math:`q(x_t\mid x_0)=\mathcal N(\sqrt{\bar\alpha_t}\,x_0,\ (1-\bar\alpha_t)I)`.
 
-    Source: [DDPM] eq. 4. Proved in chapter 02 by induction on t (claims F3, F4, F7).
+    Source: [DDPM] eq. 4. Proved in chapter 02 by induction on t (claims F3, F4, F7); the denominator
+    of Bayes' rule in chapter 03 (claim P2).
     """
     return Gaussian(sqrt(alpha_bar_t) * x_0, 1 - alpha_bar_t)
 
@@ -154,7 +156,7 @@ def posterior_mean(x_t: Number, x_0: Number, alpha_bar_s: Number, alpha_bar_t: N
               +\frac{\sqrt{\bar\alpha_s}\,\beta}{1-\bar\alpha_t}x_0,
               \qquad \alpha=\bar\alpha_t/\bar\alpha_s,\ \beta=1-\alpha
 
-    Source: [DDPM] eq. 7. Proved in chapter 03 (claims P2, P5, P6, P8).
+    Source: [DDPM] eq. 7. Proved in chapter 03 (claims P2, P5, P6, P8, P9).
     """
     beta = step_beta(alpha_bar_s, alpha_bar_t)
     weight_t = sqrt(1 - beta) * (1 - alpha_bar_s) / (1 - alpha_bar_t)
@@ -312,6 +314,8 @@ def data_eps(x_t: Number, mean: Number, variance: Number, alpha_bar_t: Number) -
 
     .. math:: \epsilon^*=\frac{\sqrt{1-\bar\alpha_t}\,(x_t-\sqrt{\bar\alpha_t}\,\mu)}
                               {\bar\alpha_t v+1-\bar\alpha_t}
+
+    Used in chapter 03 (claim P8).
     """
     score = normal_score(x_t, *data_marginal(mean, variance, alpha_bar_t))
     return eps_from_score(score, alpha_bar_t)

@@ -127,9 +127,8 @@ def _tables(
     device: torch.device,
 ) -> tuple[Tensor | float, ...]:
     """A tensor (T+1,) per sample, or a float where the coefficient does not depend on t."""
-    levels = (schedule.alpha_bar[:-1], schedule.alpha_bar[1:])
-    if not neighbours:
-        levels = (schedule.alpha_bar,)
+    alpha_bar = schedule.alpha_bar
+    levels = (alpha_bar[:-1], alpha_bar[1:]) if neighbours else (alpha_bar,)
 
     def linear(*units: float) -> Number:
         return formula(*units, *levels)

@@ -37,13 +37,13 @@ class Step(NamedTuple):
     """What a callback is shown after each step.
 
     Attributes:
-        index: 0, 1, ..., S - 1.
+        number: 0, 1, ..., S - 1.
         t, s: the network times the step came from and went to.
         x_s: the new sample.
         x_0: the data predicted at t, clipped if the sampler clips.
     """
 
-    index: int
+    number: int
     t: int
     s: int
     x_s: Tensor

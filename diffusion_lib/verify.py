@@ -45,6 +45,10 @@ class Check:
 
     __repr__ = __str__
 
+    def _repr_markdown_(self) -> str:
+        detail = f" — {self.detail}" if self.detail else ""
+        return f"**{self.kind}** · {self.what}{detail}"
+
 
 # --- Domains: for which values a proof speaks -----------------------------------------------------
 
@@ -201,7 +205,8 @@ def sampled(what: str, draws: Any, truth: Any, z_max: float = 4.5) -> Check:
     values = np.asarray(_numbers(draws), dtype=np.float64)
     values = values.reshape(len(values), -1)
     error = values.mean(0) - np.asarray(_numbers(truth), dtype=np.float64).ravel()
-    z = np.abs(error) / (values.std(0, ddof=1) / np.sqrt(len(values)))
+    with np.errstate(divide="ignore", invalid="ignore"):  # draws without spread: inf or nan fails
+        z = np.abs(error) / (values.std(0, ddof=1) / np.sqrt(len(values)))
     worst = float(np.max(z))
     if not worst <= z_max:
         raise CheckFailed(f"{what}: |z| = {worst:.1f}, allowed {z_max:g} (mean off by {error})")
@@ -402,9 +407,16 @@ def _pairs(left: Any, right: Any) -> list[tuple[Any, Any]]:
 
 
 def _is_zero(expression: sp.Expr) -> bool:
-    """Whether an expression in free positive and real symbols vanishes identically."""
+    """Whether an expression in free positive and real symbols vanishes identically.
+
+    What cannot be written in irreducible roots and logarithms (the root of a negative number, say)
+    is not decided, and what is not decided is not proved.
+    """
     plain, meanings = _name_roots_and_logs(expression)
-    numerator, _ = _lowest_terms(plain, meanings)
+    try:
+        numerator, _ = _lowest_terms(plain, meanings)
+    except (ValueError, sp.CoercionFailed):
+        return False
     return numerator == 0
 
 

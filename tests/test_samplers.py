@@ -182,7 +182,7 @@ def test_the_last_step_lands_on_the_predicted_data():
     steps = []
     x = samplers.ddpm(network, FULL.strided(5), torch.randn(4, 2), callback=steps.append)
     assert torch.allclose(steps[-1].x_0, x, atol=1e-6)
-    assert [(step.index, step.t, step.s) for step in steps] == [
+    assert [(step.number, step.t, step.s) for step in steps] == [
         (0, 1000, 800), (1, 800, 600), (2, 600, 400), (3, 400, 200), (4, 200, 0)
     ]  # fmt: skip
 

@@ -1,0 +1,253 @@
+"""A check that cannot fail proves nothing: every kind of check is seen failing."""
+
+import json
+
+import mpmath
+import numpy as np
+import pytest
+import sympy as sp
+import torch
+
+from diffusion_lib import closed_forms as cf
+from diffusion_lib import verify
+from diffusion_lib.verify import (
+    CheckFailed,
+    agree,
+    claim,
+    interval,
+    noise_levels,
+    prove,
+    prove_positive,
+    refute,
+    sampled,
+)
+
+x, y = sp.symbols("x y", real=True)
+s, t = sp.symbols("s t", positive=True)
+LEVELS = noise_levels(s, t)
+
+# --- prove ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("left", "right"),
+    [
+        ((x + y) ** 2, x**2 + 2 * x * y + y**2),
+        (sp.sqrt((1 - s) * (1 - t)), sp.sqrt(1 - s) * sp.sqrt(1 - t)),
+        (sp.sqrt((1 - t) / (1 - s)) * sp.sqrt(1 - s), sp.sqrt(1 - t)),
+        (sp.log((1 - t) / s), sp.log(1 - t) - sp.log(s)),
+        (sp.log(sp.sqrt(1 - s)), sp.log(1 - s) / 2),
+        (sp.log(12 * sp.pi * s), sp.log(2) * 2 + sp.log(3) + sp.log(sp.pi) + sp.log(s)),
+        (sp.sqrt(s**2 - 2 * s + 1), 1 - s),  # the root of (1-s)² is 1-s only because s < 1
+        (sp.sqrt(8), 2 * sp.sqrt(2)),
+        (1 / sp.sqrt(s), sp.sqrt(s) / s),
+        ((x, s), (x, s)),
+        (s - s, 0),
+    ],
+)
+def test_true_identities_are_proved(left, right):
+    assert prove("it", left, right, LEVELS).kind == "proved"
+
+
+@pytest.mark.parametrize(
+    ("left", "right"),
+    [
+        (x + y, x - y),
+        (sp.sqrt(1 - s), 1 - s),
+        (sp.sqrt(1 - s - t**2), sp.sqrt(1 - s) - t),
+        (sp.log(1 - s * t), sp.log(1 - s) + sp.log(1 - t)),
+        (sp.sqrt(s**2 - 2 * s + 1), s - 1),
+        (sp.sqrt(x**2), x),  # true for positive x only
+        (cf.posterior_variance(s, t), cf.step_beta(s, t)),
+        (x, x + sp.Rational(1, 10**12)),
+        ((x, s), (x, t)),
+        (sp.Symbol("z"), 0),
+        (sp.sqrt(s - 1), sp.sqrt(1 - s)),  # the root of a negative number
+        (sp.log(t - s), sp.log(s - t)),
+        (sp.exp(x) * sp.exp(y), sp.exp(x - y)),
+    ],
+)
+def test_false_identities_are_not(left, right):
+    with pytest.raises(CheckFailed, match="not proved: it"):
+        prove("it", left, right, LEVELS)
+
+
+def test_the_domain_decides():
+    """√((1-s)²) = 1-s needs s < 1. Without the domain it must not pass."""
+    with pytest.raises(CheckFailed):
+        prove("it", sp.sqrt((1 - s) ** 2), 1 - s)
+
+
+def test_a_domain_covers_exactly_what_it_says():
+    """Every point of the domain is some value of the free symbols, and no other point is."""
+    for level_s, level_t in [(0.999, 0.998), (0.5, 1e-6), (0.3, 0.29)]:
+        first = 1 / level_s - 1
+        second = 1 / level_t - 1 / level_s
+        assert first > 0
+        assert second > 0
+        free = sorted(LEVELS.parametrise(t).free_symbols, key=str)
+        point = dict(zip(free, (first, second), strict=True))
+        assert float(LEVELS.parametrise(s).subs(point)) == pytest.approx(level_s)
+        assert float(LEVELS.parametrise(t).subs(point)) == pytest.approx(level_t)
+
+
+def test_an_interval_may_depend_on_what_was_named_before():
+    sigma = sp.Symbol("sigma", positive=True)
+    domain = noise_levels(s) & interval(sigma, 0, sp.sqrt(1 - s))
+    prove_positive("the radicand", 1 - s - sigma**2, domain)
+    with pytest.raises(CheckFailed):
+        prove_positive("the radicand", sp.Rational(99, 100) - s - sigma**2, domain)
+    assert "sigma" in domain.text
+
+
+def test_the_message_shows_both_sides_at_a_point_of_the_domain():
+    with pytest.raises(
+        CheckFailed, match=r"Left 0\.2\d*, right -0\.2857\d* at s = 0\.7\d*, t = 0\.5"
+    ):
+        prove("it", s - t, t / s - 1, LEVELS)
+
+
+@pytest.mark.parametrize("expression", [s - t, (1 - s) * (s - t) / t, 1 / s - 1, s**2 + t])
+def test_positive_is_proved(expression):
+    prove_positive("it", expression, LEVELS)
+
+
+@pytest.mark.parametrize("expression", [t - s, s - 2 * t, s - s, x, s**2 - t])
+def test_not_positive_is_not(expression):
+    with pytest.raises(CheckFailed, match="not proved: it"):
+        prove_positive("it", expression, LEVELS)
+
+
+# --- refute, agree, sampled -----------------------------------------------------------------------
+
+
+def test_refute_needs_a_real_difference():
+    assert "1/3" in refute("it", x, 0, {x: sp.Rational(1, 3)}).detail.replace(r"\frac{1}{3}", "1/3")
+    with pytest.raises(CheckFailed, match="equal"):
+        refute("it", (x + 1) ** 2, x**2 + 2 * x + 1, {x: 5})
+    with pytest.raises(CheckFailed, match="still depends"):
+        refute("it", x, y, {x: 1})
+    with pytest.raises(CheckFailed, match="equal"):
+        refute("it", sp.sqrt(2) * sp.sqrt(3), sp.sqrt(6))
+
+
+def test_one_differing_component_refutes_a_pair():
+    refute("it", (1, 2), (1, 3))
+
+
+def test_agree_is_relative_entry_by_entry():
+    agree("it", [1e-8, 1.0], [1e-8, 1.0], within=0)
+    with pytest.raises(CheckFailed, match="off by 1"):
+        agree("it", [2e-8, 1.0], [1e-8, 1.0], within=1e-3)
+    agree("it", torch.tensor([0.0]), [0.0], within=1e-12)
+    with mpmath.workdps(50):
+        third = mpmath.mpf(1) / 3
+    agree("it", np.float32(1 / 3), third, within=4e-8)
+    with pytest.raises(CheckFailed, match="off by"):
+        agree("it", np.float32(1 / 3), third, within=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("got", "truth"),
+    [([float("nan")], [1.0]), ([1.0], [float("nan")]), ([1.0, 1.0], [1.0]), ([], [])],
+)
+def test_agree_is_not_fooled(got, truth):
+    with pytest.raises(CheckFailed):
+        agree("it", got, truth, within=1.0)
+
+
+def test_sampled_accepts_the_truth_and_refuses_a_shift():
+    draws = torch.randn(100_000, 2, generator=torch.Generator().manual_seed(0))
+    sampled("it", draws, [0, 0])
+    with pytest.raises(CheckFailed, match=r"\|z\| = "):
+        sampled("it", draws, [0, 0.02])
+    with pytest.raises(CheckFailed):
+        sampled("it", draws * float("nan"), [0, 0])
+    with pytest.raises(CheckFailed):
+        sampled("it", torch.ones(100), 1.1)  # no spread, and not the truth
+
+
+# --- claims ---------------------------------------------------------------------------------------
+
+
+def test_a_failing_check_names_its_claim():
+    with (
+        pytest.raises(CheckFailed, match=r"^P4 \(holds\): not proved: the variance"),
+        claim("P4", "holds", binds=[cf.posterior_variance]),
+    ):
+        prove("the variance", cf.posterior_variance(s, t), cf.step_beta(s, t), LEVELS)
+
+
+def test_a_settled_claim_carries_its_data(capsys):
+    with claim(
+        "P4", "holds", binds=[cf.posterior_variance], rests_on=["P2"], assumes=["it is so"]
+    ) as card:
+        prove("the variance", s, s)
+    payload = json.loads(json.dumps(card.payload))
+    assert payload["id"] == "P4"
+    assert payload["verdict"] == "holds"
+    assert payload["binds"] == ["diffusion_lib.closed_forms.posterior_variance"]
+    assert payload["rests_on"] == ["P2"]
+    assert payload["assumes"] == ["it is so"]
+    assert payload["checks"] == [
+        {"kind": "proved", "what": "the variance", "detail": "all real values"}
+    ]
+    assert "tilde" in payload["statement"]
+    assert "P4 · holds" in capsys.readouterr().out  # outside a notebook the card is printed
+    assert 'class="claim-card claim-holds"' in card._repr_html_()
+
+
+@pytest.mark.parametrize(
+    ("verdict", "extra", "check"),
+    [
+        ("holds", {}, lambda: None),
+        ("holds", {}, lambda: refute("it", 1, 2)),
+        ("holds if", {"condition": "c"}, lambda: prove("it", s, s)),
+        ("holds if", {"condition": "c"}, lambda: refute("it", 1, 2)),
+        ("typo", {"corrected": "c"}, lambda: refute("it", 1, 2)),
+        ("typo", {"corrected": "c"}, lambda: prove("it", s, s)),
+        ("false", {"counterexample": "c"}, lambda: prove("it", s, s)),
+    ],
+)
+def test_a_verdict_without_the_checks_it_needs_is_refused(verdict, extra, check):
+    with (
+        pytest.raises(CheckFailed, match="needs a check"),
+        claim("P4", verdict, binds=[cf.posterior], **extra),
+    ):
+        check()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "options", "message"),
+    [
+        (("Z9", "holds"), {"binds": [cf.posterior]}, "id is 'Z9'"),
+        (("P4", "maybe"), {"binds": [cf.posterior]}, "verdict is 'maybe'"),
+        (("P4", "false"), {"binds": [cf.posterior]}, "counterexample is empty"),
+        (("P4", "typo"), {"binds": [cf.posterior]}, "corrected is empty"),
+        (("P4", "holds if"), {"binds": [cf.posterior]}, "condition is empty"),
+        (("P4", "holds"), {"binds": []}, "binds is empty"),
+    ],
+)
+def test_a_claim_without_its_explanation_is_refused(arguments, options, message):
+    with pytest.raises(ValueError, match=message):
+        claim(*arguments, **options)
+
+
+def test_claims_do_not_nest_and_an_error_leaves_none_open():
+    with (
+        pytest.raises(ValueError, match="close that claim first"),
+        claim("P4", "holds", binds=[cf.posterior]),
+        claim("P5", "holds", binds=[cf.posterior]),
+    ):
+        pass
+    with pytest.raises(ZeroDivisionError), claim("P4", "holds", binds=[cf.posterior]):
+        1 / 0  # noqa: B018
+    assert verify._OPEN == []
+    assert prove("outside a claim", s, s).kind == "proved"
+
+
+def test_text_is_escaped_and_maths_left_for_the_browser():
+    with claim("P4", "holds", binds=[cf.posterior], assumes=["`a` < $b$"]) as card:
+        prove("1 < 2", s, s)
+    assert "<code>a</code> &lt; $b$" in card._repr_html_()
+    assert "1 &lt; 2" in card._repr_html_()
