@@ -127,8 +127,8 @@ def forward_step(x_s: Number, beta: Number) -> Gaussian:
 def marginal(x_0: Number, alpha_bar_t: Number) -> Gaussian:
     r""":math:`q(x_t\mid x_0)=\mathcal N(\sqrt{\bar\alpha_t}\,x_0,\ (1-\bar\alpha_t)I)`.
 
-    Source: [DDPM] eq. 4. Proved in chapter 02 by induction on t (claims F3, F4, F7); the denominator
-    of Bayes' rule in chapter 03 (claim P2).
+    Source: [DDPM] eq. 4. Proved in chapter 02 by induction on t (claims F3, F4, F7); in chapter 03
+    it is the denominator of Bayes' rule (claim P2).
     """
     return Gaussian(sqrt(alpha_bar_t) * x_0, 1 - alpha_bar_t)
 

@@ -285,7 +285,7 @@ class Claim:
             "counterexample": self.counterexample,
             "assumes": "; ".join(self.assumes),
             "rests on": ", ".join(self.rests_on),
-            "runs as": ", ".join(self.binds).replace("diffusion_lib.", ""),
+            "runs as": ", ".join(f"`{name.removeprefix('diffusion_lib.')}`" for name in self.binds),
         }
         return ((key, text) for key, text in named.items() if text)
 
