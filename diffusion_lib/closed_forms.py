@@ -194,7 +194,7 @@ def posterior_mean_from_eps(
     .. math:: \frac1{\sqrt\alpha}\Big(x_t-\frac{\beta}{\sqrt{1-\bar\alpha_t}}\,\epsilon\Big)
 
     Equals `posterior_mean` at ``x_0 = x_0_from_eps(x_t, eps, alpha_bar_t)``.
-    Source: [DDPM] eq. 11. Proved in chapter 03 (claims P7, P8).
+    Source: [DDPM] eq. 10. Proved in chapter 03 (claims P7, P8).
     """
     beta = step_beta(alpha_bar_s, alpha_bar_t)
     return (x_t - beta / sqrt(1 - alpha_bar_t) * eps) / sqrt(1 - beta)

@@ -22,10 +22,13 @@ from typing import Any
 import mpmath
 import numpy as np
 import sympy as sp
+from sympy.polys.polyerrors import BasePolynomialError
 
 VERDICTS = ("holds", "holds if", "typo", "false")
 PAYLOAD = "application/vnd.diffusion-lib.claim+json"
 _DIGITS = 50
+_LARGEST_Z = 4.5
+_FEWEST_DRAWS = 1000
 
 
 class CheckFailed(AssertionError):
@@ -66,7 +69,8 @@ class Domain:
     substitution: dict[sp.Symbol, sp.Expr] = field(default_factory=dict)
 
     def __and__(self, other: Domain) -> Domain:
-        return Domain(f"{self.text}, {other.text}", {**self.substitution, **other.substitution})
+        text = ", ".join(filter(None, (self.text, other.text)))
+        return Domain(text, {**self.substitution, **other.substitution})
 
     def parametrise(self, expression: sp.Expr) -> sp.Expr:
         """The expression in terms of the free positive symbols."""
@@ -76,7 +80,7 @@ class Domain:
         return expression
 
 
-EVERYWHERE = Domain("all real values")
+EVERYWHERE = Domain("")
 
 
 def noise_levels(*alpha_bars: sp.Symbol) -> Domain:
@@ -85,6 +89,8 @@ def noise_levels(*alpha_bars: sp.Symbol) -> Domain:
     Each level is :math:`1/(1+u_1+\dots+u_i)` with free positive u: the sum is the noise-to-signal
     ratio, which grows from step to step.
     """
+    for x in alpha_bars:
+        _demand_real(x)
     ratios = [sp.Dummy(f"u_{i}", positive=True) for i in range(1, len(alpha_bars) + 1)]
     levels = {x: 1 / (1 + sp.Add(*ratios[: i + 1])) for i, x in enumerate(alpha_bars)}
     names = " < ".join(sp.latex(x) for x in reversed(alpha_bars))
@@ -92,22 +98,39 @@ def noise_levels(*alpha_bars: sp.Symbol) -> Domain:
 
 
 def interval(symbol: sp.Symbol, low: sp.Expr, high: sp.Expr) -> Domain:
-    """All values strictly between low and high, which may depend on symbols named before."""
+    """All values strictly between low and high, which may depend on symbols named before.
+
+    Raises:
+        ValueError: if an end is infinite, or the symbol's own assumptions exclude values between
+            the ends (SymPy uses them before the domain is looked at).
+    """
+    low, high = sp.sympify(low), sp.sympify(high)
+    _demand_real(symbol)
+    if symbol.is_positive and not low.is_nonnegative:
+        raise ValueError(f"low is {low}, but {symbol} was declared positive; it must be 0 or more.")
+    if low.is_finite is False or high.is_finite is False:
+        raise ValueError(f"the ends are {low} and {high}; both must be finite.")
     k = sp.Dummy("k", positive=True)
-    text = f"${sp.latex(sp.sympify(low))} < {sp.latex(symbol)} < {sp.latex(sp.sympify(high))}$"
+    text = f"${sp.latex(low)} < {sp.latex(symbol)} < {sp.latex(high)}$"
     return Domain(text, {symbol: low + (high - low) * k / (1 + k)})
+
+
+def _demand_real(symbol: sp.Symbol) -> None:
+    if not isinstance(symbol, sp.Symbol) or symbol.is_integer or symbol.is_negative:
+        raise ValueError(f"symbol is {symbol}; it must be a real or positive SymPy symbol.")
 
 
 # --- Checks ---------------------------------------------------------------------------------------
 
 
 def prove(what: str, left: Any, right: Any = 0, given: Domain = EVERYWHERE) -> Check:
-    """``left - right`` is identically zero on the domain.
+    """``left - right`` is identically zero on the domain, wherever both sides are defined.
 
     Args:
         what: the statement, for the card.
         left, right: SymPy expressions, or sequences of them (a `Gaussian` is one).
-        given: the domain; symbols it does not restrict range over what SymPy assumes of them.
+        given: the domain; symbols it does not restrict range over what SymPy assumes of them, and
+            the card says what that is.
 
     Raises:
         CheckFailed: if the difference is not zero; the message shows both sides at a point.
@@ -116,9 +139,9 @@ def prove(what: str, left: Any, right: Any = 0, given: Domain = EVERYWHERE) -> C
         zero = _is_zero(given.parametrise(sp.sympify(a) - sp.sympify(b)))
         difference, sides = _at_a_point(given, a, b)
         # The value at a point is a second, independent opinion on what algebra found.
-        if not zero or abs(difference) > sp.Float("1e-25"):
+        if not zero or not difference.is_finite or abs(difference) > sp.Float("1e-25"):
             raise CheckFailed(f"not proved: {what}. {sides}")
-    return _record(Check("proved", what, given.text))
+    return _record(Check("proved", what, _scope(given, left, right)))
 
 
 def prove_positive(what: str, expression: Any, given: Domain = EVERYWHERE) -> Check:
@@ -134,7 +157,18 @@ def prove_positive(what: str, expression: Any, given: Domain = EVERYWHERE) -> Ch
     if not (numerator.is_positive and denominator.is_positive):
         _, sides = _at_a_point(given, expression, 0)
         raise CheckFailed(f"not proved: {what}. The sign is not clear. {sides}")
-    return _record(Check("proved", what, given.text))
+    return _record(Check("proved", what, _scope(given, expression)))
+
+
+def _scope(given: Domain, *sides: Any) -> str:
+    """For which values a proof speaks: the domain, and what SymPy assumes of the other symbols."""
+    parts = [
+        part for side in sides for part in (side if isinstance(side, tuple | list) else [side])
+    ]
+    free = set().union(*(sp.sympify(part).free_symbols for part in parts)) - set(given.substitution)
+    positive = sorted((x for x in free if x.is_positive), key=str)
+    signs = f"${', '.join(sp.latex(x) for x in positive)} > 0$" if positive else ""
+    return ", ".join(filter(None, (given.text, signs))) or "all values"
 
 
 def refute(what: str, left: Any, right: Any, at: dict[sp.Symbol, Any] | None = None) -> Check:
@@ -143,17 +177,23 @@ def refute(what: str, left: Any, right: Any, at: dict[sp.Symbol, Any] | None = N
     Args:
         what: what the point shows, for the card.
         left, right: SymPy expressions, or sequences of them.
-        at: the point, in exact numbers.
+        at: the point, in exact numbers that fit the assumptions of their symbols.
 
     Raises:
-        CheckFailed: if they are equal there, or a symbol is left without a value.
+        CheckFailed: if they are equal there, a side is not finite or not exact there, the point
+            contradicts an assumption, or a symbol is left without a value.
     """
-    point = at or {}
+    point = {x: sp.sympify(value) for x, value in (at or {}).items()}
+    for x, value in point.items():
+        if value.has(sp.Float) or (x.is_positive and value.is_nonnegative is not True):
+            raise CheckFailed(f"not refuted: {what}. {x} = {value} is inexact or not allowed")
     for a, b in _pairs(left, right):
-        a, b = (sp.nsimplify(sp.simplify(sp.sympify(x).subs(point))) for x in (a, b))
+        a, b = (sp.simplify(sp.sympify(x).subs(point)) for x in (a, b))
         difference = sp.simplify(a - b)
         if difference.free_symbols:
             raise CheckFailed(f"not refuted: {what}. {difference} still depends on symbols")
+        if difference.has(sp.Float) or not (a.is_finite and b.is_finite):
+            raise CheckFailed(f"not refuted: {what}. {a} or {b} is inexact or not finite")
         if difference.is_zero is False or abs(sp.N(difference, _DIGITS)) > sp.Float("1e-40"):
             where = ", ".join(f"{sp.latex(k)}={sp.latex(sp.sympify(v))}" for k, v in point.items())
             detail = f"${sp.latex(a)}\\ne{sp.latex(b)}$" + (f" at ${where}$" if where else "")
@@ -172,7 +212,10 @@ def agree(what: str, got: Any, truth: Any, within: float) -> Check:
 
     Raises:
         CheckFailed: if an entry is further off or is no number, or the shapes differ.
+        ValueError: if the tolerance is not in 0..1.
     """
+    if not 0 <= within < 1:
+        raise ValueError(f"within is {within}; it must be at least 0 and below 1.")
     have, want = _numbers(got), _numbers(truth)
     if have.shape != want.shape:
         raise CheckFailed(f"{what}: shape {have.shape} against {want.shape}")
@@ -190,28 +233,37 @@ def agree(what: str, got: Any, truth: Any, within: float) -> Check:
     return _record(Check("agrees", what, f"{count} within {within:g}"))
 
 
-def sampled(what: str, draws: Any, truth: Any, z_max: float = 4.5) -> Check:
+def sampled(what: str, draws: Any, truth: Any) -> Check:
     """The mean of independent draws equals a truth, up to Monte Carlo error.
+
+    z is the error in units of its own standard error. Up to |z| = 4.5 it passes as chance: a true
+    mean fails that about 7 times in a million.
 
     Args:
         what: what is estimated, for the card.
-        draws: shape (n,) or (n, k): n independent draws of k statistics.
-        truth: one number, or k.
-        z_max: the largest |z| allowed; z is the error in units of its own standard error.
+        draws: shape (n,) or (n, k): n ≥ 1000 independent draws of k statistics.
+        truth: the k means.
 
     Raises:
         CheckFailed: if a |z| is larger or is no number.
+        ValueError: if there are fewer draws, or not one truth for each statistic.
     """
     values = np.asarray(_numbers(draws), dtype=np.float64)
     values = values.reshape(len(values), -1)
-    error = values.mean(0) - np.asarray(_numbers(truth), dtype=np.float64).ravel()
+    means = np.asarray(_numbers(truth), dtype=np.float64).ravel()
+    if len(values) < _FEWEST_DRAWS or len(means) != values.shape[1]:
+        raise ValueError(
+            f"draws has shape {values.shape} and truth {len(means)} entries; it must hold at least "
+            f"{_FEWEST_DRAWS} draws of as many statistics as there are truths."
+        )
+    error = values.mean(0) - means
     with np.errstate(divide="ignore", invalid="ignore"):  # draws without spread: inf or nan fails
         z = np.abs(error) / (values.std(0, ddof=1) / np.sqrt(len(values)))
     worst = float(np.max(z))
-    if not worst <= z_max:
-        raise CheckFailed(f"{what}: |z| = {worst:.1f}, allowed {z_max:g} (mean off by {error})")
-    means = f" over {len(z)} means" if len(z) > 1 else ""
-    return _record(Check("sampled", what, f"{len(values)} draws, largest |z| {worst:.1f}{means}"))
+    if not worst <= _LARGEST_Z:
+        raise CheckFailed(f"{what}: |z| = {worst:.1f}, allowed {_LARGEST_Z} (off by {error})")
+    over = f" over {len(z)} means" if len(z) > 1 else ""
+    return _record(Check("sampled", what, f"{len(values)} draws, largest |z| {worst:.1f}{over}"))
 
 
 # --- Claims ---------------------------------------------------------------------------------------
@@ -402,6 +454,8 @@ def _html(text: str) -> str:
 def _pairs(left: Any, right: Any) -> list[tuple[Any, Any]]:
     if isinstance(left, tuple | list):
         rights = right if isinstance(right, tuple | list) else [right] * len(left)
+        if not left:
+            raise ValueError("left is empty; there is nothing to compare.")
         return list(zip(left, rights, strict=True))
     return [(left, right)]
 
@@ -412,10 +466,10 @@ def _is_zero(expression: sp.Expr) -> bool:
     What cannot be written in irreducible roots and logarithms (the root of a negative number, say)
     is not decided, and what is not decided is not proved.
     """
-    plain, meanings = _name_roots_and_logs(expression)
     try:
+        plain, meanings = _name_roots_and_logs(expression)
         numerator, _ = _lowest_terms(plain, meanings)
-    except (ValueError, sp.CoercionFailed):
+    except (ValueError, TypeError, ZeroDivisionError, BasePolynomialError):
         return False
     return numerator == 0
 
@@ -512,11 +566,16 @@ def _at_a_point(given: Domain, left: Any, right: Any) -> tuple[sp.Expr, str]:
     symbols = sorted(left.free_symbols | right.free_symbols, key=str)
     point = {x: given.parametrise(x) for x in symbols}
     free = sorted(set().union(*(value.free_symbols for value in point.values())), key=str)
-    numbers = {x: sp.Rational(3 + i, 7) for i, x in enumerate(free)}
+    numbers = {x: _admissible_number(x, i) for i, x in enumerate(free)}
     point = {x: value.subs(numbers) for x, value in point.items()}
     a, b = (sp.N(side.subs(point), 30) for side in (left, right))
     where = ", ".join(f"{x} = {sp.N(value, 4)}" for x, value in point.items())
     return a - b, f"Left {sp.N(a, 8)}, right {sp.N(b, 8)} at {where or 'no symbols'}"
+
+
+def _admissible_number(symbol: sp.Symbol, i: int) -> sp.Rational:
+    size = sp.Integer(2 + i) if symbol.is_integer else sp.Rational(3 + i, 7)
+    return -size if symbol.is_negative else size
 
 
 def _numbers(values: Any) -> np.ndarray:

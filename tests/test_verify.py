@@ -100,6 +100,29 @@ def test_an_interval_may_depend_on_what_was_named_before():
     assert "sigma" in domain.text
 
 
+def test_the_card_says_what_was_assumed_of_the_symbols():
+    p, q = sp.symbols("p q", positive=True)
+    assert prove("it", sp.sqrt(p**2 * q), p * sp.sqrt(q)).detail == "$p, q > 0$"
+    assert prove("it", p * s, s * p, LEVELS).detail == "$0 < t < s < 1$, $p > 0$"
+    assert prove("it", x + y, y + x).detail == "all values"
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: interval(s, -1, 1), "declared positive"),
+        (lambda: interval(x, 1, sp.oo), "must be finite"),
+        (lambda: interval(sp.Symbol("i", integer=True), 0, 1), "must be a real or positive"),
+        (lambda: noise_levels(sp.Rational(1, 2)), "must be a real or positive"),
+        (lambda: prove("it", (), ()), "nothing to compare"),
+        (lambda: agree("it", 1.0, 2.0, within=float("inf")), "within is inf"),
+    ],
+)
+def test_contradictory_domains_and_empty_checks_get_a_sentence(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()
+
+
 def test_the_message_shows_both_sides_at_a_point_of_the_domain():
     with pytest.raises(
         CheckFailed, match=r"Left 0\.2\d*, right -0\.2857\d* at s = 0\.7\d*, t = 0\.5"
@@ -131,6 +154,27 @@ def test_refute_needs_a_real_difference():
         refute("it", sp.sqrt(2) * sp.sqrt(3), sp.sqrt(6))
 
 
+@pytest.mark.parametrize(
+    ("left", "right", "at"),
+    [
+        (1 / x, 0, {x: 0}),  # a pole is no value
+        (x, 0, {x: 0.5}),  # a float is not exact
+        (x, 0.5, {x: 1}),
+        (sp.sqrt(s**2), sp.sqrt(x**2), {s: -1, x: -1}),  # s was declared positive
+    ],
+)
+def test_refute_is_not_fooled(left, right, at):
+    with pytest.raises(CheckFailed, match="not refuted"):
+        refute("it", left, right, at)
+
+
+def test_refute_shows_exact_values():
+    detail = refute("it", sp.Rational(123456789123456789, 987654321987654323), 2).detail
+    assert "123456789123456789" in detail
+    tiny = sp.Rational(1, 10**60)
+    assert refute("it", 1 + tiny, 1).kind == "refuted"
+
+
 def test_one_differing_component_refutes_a_pair():
     refute("it", (1, 2), (1, 3))
 
@@ -153,7 +197,7 @@ def test_agree_is_relative_entry_by_entry():
 )
 def test_agree_is_not_fooled(got, truth):
     with pytest.raises(CheckFailed):
-        agree("it", got, truth, within=1.0)
+        agree("it", got, truth, within=0.9)
 
 
 def test_sampled_accepts_the_truth_and_refuses_a_shift():
@@ -164,7 +208,10 @@ def test_sampled_accepts_the_truth_and_refuses_a_shift():
     with pytest.raises(CheckFailed):
         sampled("it", draws * float("nan"), [0, 0])
     with pytest.raises(CheckFailed):
-        sampled("it", torch.ones(100), 1.1)  # no spread, and not the truth
+        sampled("it", torch.ones(1000), 1.1)  # no spread, and not the truth
+    for few, truth in ((draws[:999], [0, 0]), (draws, 0), (draws, [0, 0, 0])):
+        with pytest.raises(ValueError, match="at least 1000 draws of as many statistics"):
+            sampled("it", few, truth)
 
 
 # --- claims ---------------------------------------------------------------------------------------
@@ -189,9 +236,7 @@ def test_a_settled_claim_carries_its_data(capsys):
     assert payload["binds"] == ["diffusion_lib.closed_forms.posterior_variance"]
     assert payload["rests_on"] == ["P2"]
     assert payload["assumes"] == ["it is so"]
-    assert payload["checks"] == [
-        {"kind": "proved", "what": "the variance", "detail": "all real values"}
-    ]
+    assert payload["checks"] == [{"kind": "proved", "what": "the variance", "detail": "$s > 0$"}]
     assert "tilde" in payload["statement"]
     assert "P4 · holds" in capsys.readouterr().out  # outside a notebook the card is printed
     assert 'class="claim-card claim-holds"' in card._repr_html_()
