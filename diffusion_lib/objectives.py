@@ -12,7 +12,7 @@ from torch import Tensor
 
 from . import closed_forms
 from .prediction import get_prediction
-from .process import linear_at, network_times
+from .process import check_samples, linear_at, network_times
 from .schedule import NoiseSchedule
 
 Model = Callable[[Tensor, Tensor], Tensor]
@@ -46,19 +46,29 @@ def simple_loss(
         The scalar loss, ready for ``backward``.
 
     Raises:
-        ValueError: if the prediction is unknown or the network's output is not shaped like x_0.
+        ValueError: if the prediction is unknown, x_0 is empty or not of floating point, or the
+            network's output is not a tensor shaped like x_0.
 
     Source: Ho et al. 2020, eq. 14. Used in chapter 15.
     """
     kind = get_prediction(prediction)
+    check_samples(x_0=x_0)
+    if len(x_0) == 0:
+        raise ValueError("x_0 has no rows; the loss is a mean over at least one.")
     t = torch.randint(1, schedule.T + 1, x_0.shape[:1], generator=generator, device=x_0.device)
     eps = torch.randn(x_0.shape, generator=generator, device=x_0.device, dtype=x_0.dtype)
     x_t = linear_at(closed_forms.noised, schedule, t, (x_0, eps))
     output = model(x_t, network_times(schedule, t))
-    if output.shape != x_0.shape:
-        raise ValueError(
-            f"The network's output has shape {tuple(output.shape)}; "
-            f"it must have the shape {tuple(x_0.shape)} of x_0."
-        )
+    check_output(output, x_0, "x_0")
     target = linear_at(kind.target, schedule, t, (x_0, eps))
     return torch.nn.functional.mse_loss(output, target)
+
+
+def check_output(output: Tensor, like: Tensor, name: str) -> None:
+    """Raise ValueError unless a network's output is a tensor shaped like the named one."""
+    if not torch.is_tensor(output) or output.shape != like.shape:
+        what = f"shape {tuple(output.shape)}" if torch.is_tensor(output) else f"type {type(output)}"
+        raise ValueError(
+            f"The network's output has {what}; "
+            f"it must be a tensor of the shape {tuple(like.shape)} of {name}."
+        )

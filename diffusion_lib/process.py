@@ -32,7 +32,9 @@ def add_noise(schedule: NoiseSchedule, x_0: Tensor, t: Tensor, eps: Tensor) -> T
         x_t of the shape and type of x_0.
 
     Raises:
-        ValueError: if t is no integer tensor of shape (B,) within 0..T, or eps differs in shape.
+        ValueError: if t is no integer tensor of shape (B,) within 0..T, eps differs in shape, or a
+            sample is not of floating point. (Looking at t makes a GPU wait; `simple_loss` draws its
+            own t and does not.)
     """
     _check_same_shape(x_0=x_0, eps=eps)
     check_steps(schedule, t, x_0, least=0)
@@ -52,7 +54,8 @@ def posterior(schedule: NoiseSchedule, x_t: Tensor, x_0: Tensor, t: Tensor) -> G
         The mean, shaped like x_t, and the variance, which broadcasts against it.
 
     Raises:
-        ValueError: if t is no integer tensor of shape (B,) within 1..T, or the shapes differ.
+        ValueError: if t is no integer tensor of shape (B,) within 1..T, the shapes differ, or a
+            sample is not of floating point.
     """
     _check_same_shape(x_t=x_t, x_0=x_0)
     check_steps(schedule, t, x_t, least=1)
@@ -71,7 +74,8 @@ def linear_at(
     """A closed form that is linear in its samples, evaluated at the steps t.
 
     The formula's last arguments are the noise levels: ``alpha_bar_t``, preceded by ``alpha_bar_s``
-    of the entry before t when ``neighbours`` is set. The arithmetic runs in float32 at least.
+    of the entry before t when ``neighbours`` is set. The arithmetic runs in float32 at least. t is
+    not checked.
     """
     like = samples[0]
     working = torch.promote_types(like.dtype, torch.float32)
@@ -90,7 +94,7 @@ def linear_at(
 
 
 def network_times(schedule: NoiseSchedule, t: Tensor) -> Tensor:
-    """The times (B,) that the network is told at the steps t."""
+    """The times (B,) that the network is told at the steps t, which are not checked."""
     return _on_device(schedule, "times", torch.int64, t.device)[t]
 
 
@@ -108,8 +112,19 @@ def check_steps(schedule: NoiseSchedule, t: Tensor, x: Tensor, least: int) -> No
         )
 
 
+def check_samples(**samples: Tensor) -> None:
+    """Raise ValueError unless each is a floating-point tensor of shape (B, ...)."""
+    for name, x in samples.items():
+        if not torch.is_tensor(x) or not x.is_floating_point() or x.ndim < 1:
+            kind = f"{x.dtype} of shape {tuple(x.shape)}" if torch.is_tensor(x) else f"{x!r:.60}"
+            raise ValueError(
+                f"{name} is {kind}; it must be a floating-point tensor of shape (B, ...)."
+            )
+
+
 def _check_same_shape(**pair: Tensor) -> None:
     (first, a), (second, b) = pair.items()
+    check_samples(**pair)
     if a.shape != b.shape:
         raise ValueError(
             f"{second} has shape {tuple(b.shape)}; "

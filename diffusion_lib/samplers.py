@@ -25,9 +25,12 @@ from tqdm import tqdm
 
 from . import closed_forms
 from .closed_forms import Number
-from .objectives import Model
+from .objectives import Model, check_output
 from .prediction import Prediction, get_prediction
+from .process import check_samples
 from .schedule import NoiseSchedule, Table
+
+_LARGEST_WEIGHT = 1e30  # beyond it float32 overflows
 
 Generators = torch.Generator | Sequence[torch.Generator] | None
 Callback = Callable[["Step"], object]
@@ -67,13 +70,14 @@ def ddpm(
     Args:
         model: called as ``model(x_t, times)``.
         schedule: the noise schedule, strided or not.
-        x_T: starting noise of any shape (B, ...); device and type of the samples follow it.
+        x_T: starting noise of any shape (B, ...); device and type of the samples follow it. In
+            half precision the network runs in half, the loop itself in float32.
         variance: "posterior" adds noise of variance :math:`\tilde\beta`, "beta" of variance β.
         prediction: what the network was trained to output.
         generator: one generator, or one for each sample so that sample i does not depend on its
             batch; on the device of x_T.
         clip: a range (lowest, highest) for the predicted data; ε is derived again from it.
-        callback: called with a `Step` after each step.
+        callback: called with a `Step` after each step; changing its tensors changes the run.
         progress: show a progress bar.
 
     Returns:
@@ -84,6 +88,7 @@ def ddpm(
 
     Source: Ho et al. 2020, algorithm 2. The mean is proved in chapter 03 (claims P5, P7, P9).
     """
+    _check_schedule(schedule)
     betas = {"posterior": schedule.posterior_variance[1:], "beta": schedule.beta[1:]}
     if variance not in betas:
         raise ValueError(f"variance is {variance!r}; it must be one of {', '.join(betas)}.")
@@ -123,8 +128,9 @@ def ddim(
 
     Source: Song et al. 2021, eq. 12 and 16. The step is proved in chapter 08 (claims I4, I5).
     """
-    if not 0 <= eta <= 1:
-        raise ValueError(f"eta is {eta}; it must lie in 0..1.")
+    if not isinstance(eta, int | float) or not 0 <= eta <= 1:
+        raise ValueError(f"eta is {eta!r}; it must be a number in 0..1.")
+    _check_schedule(schedule)
     sigma = closed_forms.ddim_sigma(eta, schedule.alpha_bar[:-1], schedule.alpha_bar[1:])
     plan = _Plan(schedule, get_prediction(prediction), sigma, sigma)
     return _sample(model, plan, x_T, generator, clip, callback, progress)
@@ -155,11 +161,17 @@ class _Plan(NamedTuple):
         return closed_forms.reverse_mean(x_0, eps, alpha_bar_s, self.sigma)
 
     def rows(self, formula: Callable[[Number, Number], Number]) -> list[tuple[float, float]]:
-        """The two coefficients of a formula for each step, in float64, last step first."""
-        columns = [
-            np.broadcast_to(column, self.sigma.shape)
-            for column in closed_forms.coefficients(formula, 2)
-        ]
+        """The two coefficients of a formula for each step, in float64, noisiest step first."""
+        with np.errstate(invalid="ignore"):
+            columns = [
+                np.broadcast_to(column, self.sigma.shape)
+                for column in closed_forms.coefficients(formula, 2)
+            ]
+        if not (np.abs(columns) < _LARGEST_WEIGHT).all():  # NaN is not below either
+            raise ValueError(
+                f"schedule is {self.schedule!r}; some of its levels are too close to 0 or 1 for "
+                "float64 to compute the step between them."
+            )
         return list(zip(*(column[::-1].tolist() for column in columns), strict=True))
 
 
@@ -179,15 +191,13 @@ def _sample(
     noise_stds = plan.noise_std[::-1].tolist()
     # One view a step, made before the loop: the loop itself builds no tensor and reads none back.
     batches = torch.tensor(times[:0:-1].copy(), device=x_T.device)[:, None].expand(-1, len(x_T))
-    x = x_T
+    working = torch.promote_types(x_T.dtype, torch.float32)
+    x = x_T.to(working)
     with torch.no_grad(), _evaluating(model):
         for index, t in enumerate(tqdm(batches.unbind(), disable=not progress, desc="sampling")):
-            output = model(x, t)
-            if output.shape != x.shape:
-                raise ValueError(
-                    f"The network's output has shape {tuple(output.shape)}; "
-                    f"it must have the shape {tuple(x.shape)} of x_T."
-                )
+            output = model(x.to(x_T.dtype), t)
+            check_output(output, x, "x_T")
+            output = output.to(working)
             x_0 = None
             if clip is not None or callback is not None:
                 x_0 = _combine(x_0_rows[index], x, output)
@@ -199,7 +209,7 @@ def _sample(
             if callback is not None and x_0 is not None:
                 here = plan.schedule.T - index
                 callback(Step(index, int(times[here]), int(times[here - 1]), x, x_0))
-    return x
+    return x.to(x_T.dtype)
 
 
 def _combine(weights: tuple[float, float], x: Tensor, y: Tensor) -> Tensor:
@@ -230,13 +240,26 @@ def _evaluating(model: Model) -> Iterator[None]:
             module.training = mode
 
 
+def _check_schedule(schedule: NoiseSchedule) -> None:
+    if not isinstance(schedule, NoiseSchedule):
+        raise ValueError(f"schedule is {schedule!r:.60}; it must be a NoiseSchedule.")
+
+
 def _check(x_T: Tensor, generator: Generators, clip: tuple[float, float] | None) -> None:
-    if not torch.is_tensor(x_T) or not x_T.is_floating_point() or x_T.ndim < 1:
-        raise ValueError(f"x_T is {x_T!r}; it must be a floating-point tensor of shape (B, ...).")
+    check_samples(x_T=x_T)
+    sources = list(generator) if isinstance(generator, Sequence) else [generator]
+    if not all(source is None or isinstance(source, torch.Generator) for source in sources):
+        raise ValueError(f"generator is {generator!r:.60}; it must be a torch.Generator.")
     if isinstance(generator, Sequence) and len(generator) != len(x_T):
         raise ValueError(
             f"generator has {len(generator)} entries; "
             f"it must be one generator, or one for each of the {len(x_T)} samples."
         )
-    if clip is not None and not (len(clip) == 2 and clip[0] < clip[1]):
+    for source in sources:
+        if source is not None and source.device.type != x_T.device.type:
+            raise ValueError(
+                f"generator is on {source.device}; it must be on the device {x_T.device} of x_T."
+            )
+    pair = isinstance(clip, Sequence) and len(clip) == 2
+    if clip is not None and not (pair and clip[0] < clip[1]):
         raise ValueError(f"clip is {clip}; it must be a pair (lowest, highest).")

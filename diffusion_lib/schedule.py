@@ -52,7 +52,12 @@ class NoiseSchedule:
             )
         if table[0] != 1:
             raise ValueError(f"alpha_bar[0] is {table[0]}; alpha_bar_0 = 1 is part of the table.")
-        _demand(table > 0, "alpha_bar", table, "must be a number above 0")
+        _demand(
+            table > 0,
+            "alpha_bar",
+            table,
+            "must be a number above 0: the data are read off by dividing by its root",
+        )
         _demand(np.diff(table, prepend=2.0) < 0, "alpha_bar", table, "must be below the one before")
         if times is None:
             times = np.arange(len(table))
@@ -94,6 +99,9 @@ class NoiseSchedule:
 
     def __hash__(self) -> int:
         return self._hash
+
+    def __reduce__(self) -> tuple[type[NoiseSchedule], tuple[Table, NDArray[np.int64]]]:
+        return NoiseSchedule, (self.alpha_bar, self.times)  # copies are as immutable
 
     def __repr__(self) -> str:
         return (

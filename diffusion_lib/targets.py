@@ -32,8 +32,8 @@ class GaussianMixture:
     Computes in float64 unless tensors of another floating type are given.
 
     Raises:
-        ValueError: if a shape does not fit, a weight is not positive, the weights do not sum to 1,
-            or a covariance is not symmetric and positive semidefinite.
+        ValueError: if a shape does not fit, an entry is not finite, a weight is not positive, the
+            weights do not sum to 1, or a covariance is not symmetric and positive semidefinite.
     """
 
     def __init__(self, weights: Tensor, means: Tensor, covariances: Tensor) -> None:
@@ -45,6 +45,8 @@ class GaussianMixture:
                 f"{tuple(means.shape)} and {tuple(covariances.shape)}; "
                 "they must be (K,), (K, d) and (K, d, d)."
             )
+        if not (means.isfinite().all() and covariances.isfinite().all()):
+            raise ValueError("means or covariances hold an entry that is not finite.")
         if not (weights > 0).all() or abs(float(weights.sum()) - 1) > 1e-6:
             raise ValueError(f"weights is {weights.tolist()}; it must be positive and sum to 1.")
         if not torch.allclose(covariances, covariances.mT):
@@ -68,6 +70,13 @@ class GaussianMixture:
         mixture = cls.__new__(cls)
         mixture._set(*parts)
         return mixture
+
+    def to(
+        self, device: torch.device | str | None = None, dtype: torch.dtype | None = None
+    ) -> GaussianMixture:
+        """The same mixture on another device or in another floating type (MPS has no float64)."""
+        parts = (self._log_weights, self._centres, self._variances, self._basis)
+        return self._of(*(part.to(device=device, dtype=dtype) for part in parts))
 
     # --- The law itself ---------------------------------------------------------------------------
 
@@ -96,10 +105,16 @@ class GaussianMixture:
         share = self._log_joint(x).softmax(-1)
         here = _rotate(self._cast(x)[..., None, :], self._basis)
         scores = closed_forms.normal_score(here, self._centres, self._variances)
-        return (share[..., None] * _rotate_back(scores, self._basis)).sum(-2).to(x.dtype)
+        return (share[..., None] * _rotate_back(scores, self._basis)).sum(-2).to(x)
 
     def sample(self, count: int, generator: torch.Generator | None = None) -> Tensor:
-        """``count`` independent draws, shape (count, ..., d)."""
+        """``count`` independent draws, shape (count, ..., d).
+
+        Raises:
+            ValueError: if count is not a positive integer.
+        """
+        if count < 1:
+            raise ValueError(f"count is {count}; it must be a positive integer.")
         weights = self._log_weights.exp()
         K, d = self._centres.shape[-2:]
         which = torch.multinomial(
@@ -125,7 +140,11 @@ class GaussianMixture:
         """The law of x_t. A tensor of levels of shape (B,) gives a batch of B laws.
 
         Proved in chapter 02 (claim F7): a mixture under noise is a mixture.
+
+        Raises:
+            ValueError: if a level is not above 0 and at most 1.
         """
+        _check_level("alpha_bar_t", alpha_bar_t)
         centres, variances = closed_forms.data_marginal(
             self._centres, self._variances, _against_components(alpha_bar_t, self._centres)
         )
@@ -136,9 +155,9 @@ class GaussianMixture:
 
         The network that minimises :math:`L_{\mathrm{simple}}` computes this.
         """
-        level = alpha_bar_t[..., None] if torch.is_tensor(alpha_bar_t) else alpha_bar_t
         score = self.at(alpha_bar_t).score(self._cast(x_t))
-        return closed_forms.eps_from_score(score, level).to(x_t.dtype)
+        level = alpha_bar_t.to(score)[..., None] if torch.is_tensor(alpha_bar_t) else alpha_bar_t
+        return closed_forms.eps_from_score(score, level).to(x_t)
 
     def reverse_kernel(
         self, x_t: Tensor, alpha_bar_s: Level, alpha_bar_t: Level
@@ -146,7 +165,16 @@ class GaussianMixture:
         r"""The exact :math:`q(x_s\mid x_t)` for x_t of shape (..., d): a batch of mixtures.
 
         Proved in chapter 03 (claim P1) for one component; the components' shares are Bayes' rule.
+
+        Raises:
+            ValueError: unless 0 < alpha_bar_t < alpha_bar_s <= 1.
         """
+        _check_level("alpha_bar_s", alpha_bar_s)
+        if not torch.all(torch.as_tensor(alpha_bar_t < alpha_bar_s)):
+            raise ValueError(
+                f"alpha_bar_t is {alpha_bar_t} and alpha_bar_s {alpha_bar_s}; "
+                "the step goes from t to a cleaner s, where alpha_bar is larger."
+            )
         here = _rotate(self._cast(x_t)[..., None, :], self._basis)
         centres, variances = closed_forms.data_reverse(
             here,
@@ -169,13 +197,17 @@ class GaussianMixture:
         kind = get_prediction(prediction)
         levels = torch.full((int(schedule.times[-1]) + 1,), torch.nan, dtype=torch.float64)
         levels[torch.tensor(schedule.times)] = torch.tensor(schedule.alpha_bar)
+        levels = levels.to(self._centres)
 
         def exact(x_t: Tensor, times: Tensor) -> Tensor:
-            level = levels.to(x_t.device)[times].to(self._centres.dtype)
+            inside = (times >= 0) & (times < len(levels))
+            level = levels[times.where(inside, 0).to(levels.device)]
+            if not inside.all() or level.isnan().any():
+                raise ValueError(f"times is {times.tolist()}; every entry must be of the schedule.")
             x = self._cast(x_t)
             eps = self.eps(x, level)
             x_0 = closed_forms.x_0_from_eps(x, eps, level[:, None])
-            return kind.target(x_0, eps, level[:, None]).to(x_t.dtype)
+            return kind.target(x_0, eps, level[:, None]).to(x_t)
 
         return exact
 
@@ -189,13 +221,13 @@ class GaussianMixture:
         d = self._centres.shape[-1]
         if x.shape[-1:] != (d,):
             raise ValueError(f"x has shape {tuple(x.shape)}; its last dimension must be {d}.")
-        return x.to(self._centres.dtype)
+        return x.to(self._centres)
 
 
 def gaussian(mean: Tensor, covariance: Tensor) -> GaussianMixture:
     """The Gaussian N(mean, covariance) with mean of shape (d,) and covariance of shape (d, d)."""
     mean, covariance = _floating(mean, covariance)
-    return GaussianMixture(torch.ones(1, dtype=mean.dtype), mean[None], covariance[None])
+    return GaussianMixture(mean.new_ones(1), mean[None], covariance[None])
 
 
 def _floating(*values: Tensor) -> list[Tensor]:
@@ -217,5 +249,11 @@ def _rotate_back(y: Tensor, basis: Tensor) -> Tensor:
     return torch.einsum("kij,...kj->...ki", basis, y)
 
 
+def _check_level(name: str, level: Level) -> None:
+    values = torch.as_tensor(level)
+    if values.ndim > 1 or not ((values > 0) & (values <= 1)).all():
+        raise ValueError(f"{name} is {level}; each level must lie above 0 and at most at 1.")
+
+
 def _against_components(level: Level, like: Tensor) -> Level:
-    return level.to(like.dtype)[..., None, None] if torch.is_tensor(level) else level
+    return level.to(like)[..., None, None] if torch.is_tensor(level) else level

@@ -93,6 +93,19 @@ def test_an_output_of_another_shape_gets_a_sentence():
         simple_loss(lambda x, t: x[:, :1], SCHEDULE, torch.zeros(4, 2))
 
 
+@pytest.mark.parametrize(
+    ("x_0", "message"),
+    [
+        (torch.zeros(4, 2, dtype=torch.int64), "x_0 is torch.int64"),
+        (torch.zeros(0, 2), "x_0 has no rows"),
+        ([[1.0]], "x_0 is"),
+    ],
+)
+def test_data_that_cannot_be_noised_get_a_sentence(x_0, message):
+    with pytest.raises(ValueError, match=message):
+        simple_loss(lambda x, t: x, SCHEDULE, x_0)
+
+
 def test_an_unknown_prediction_is_refused_before_the_network_runs():
     def never(x, t):
         raise AssertionError("the network was run")

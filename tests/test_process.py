@@ -105,6 +105,15 @@ def test_steps_outside_the_schedule_get_a_sentence(t, message):
         process.add_noise(NoiseSchedule.linear(10), x, t, x)
 
 
+def test_samples_that_are_not_floating_point_get_a_sentence():
+    """Integers would be rounded to nothing."""
+    schedule, t = NoiseSchedule.linear(10), torch.tensor([5, 5])
+    whole = torch.zeros(2, 3, dtype=torch.int64)
+    for call in (process.add_noise, lambda s, x, t, e: process.posterior(s, x, e, t)):
+        with pytest.raises(ValueError, match=r"int64 of shape \(2, 3\); it must be a floating"):
+            call(schedule, whole, t, torch.zeros(2, 3))
+
+
 def test_shapes_that_would_broadcast_into_nonsense_get_a_sentence():
     with pytest.raises(ValueError, match=r"eps has shape \(2, 1\)"):
         process.add_noise(

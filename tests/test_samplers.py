@@ -2,9 +2,11 @@
 
 import math
 
+import mpmath
 import numpy as np
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from diffusion_lib import samplers
 from diffusion_lib.schedule import NoiseSchedule
@@ -97,6 +99,87 @@ def test_float32_stays_close_to_float64(sampler):
         double = sampler(lambda x, t, eps=eps: eps.double(), schedule, x_T.double())
         largest = x_T.abs().max() / math.sqrt(schedule.alpha_bar[1])
         assert (single - double).abs().max() <= 3e-7 * largest
+
+
+@pytest.mark.parametrize("eta", [0.0, 0.4, 1.0])
+@pytest.mark.parametrize("prediction", ["eps", "x_0", "v"])
+def test_every_step_coefficient_is_exact_to_rounding(prediction, eta):
+    """Read a step's two weights off its action on 0 and 1, for 60 random pairs of steps."""
+    random = np.random.default_rng(0)
+    for _ in range(60):
+        s, t = sorted(random.choice(np.arange(1, 1001), size=2, replace=False).tolist())
+        got = []
+        for x_value, output_value in ((1.0, 0.0), (0.0, 1.0)):
+            seen = []
+            samplers.ddim(
+                lambda x, t, value=output_value: torch.full_like(x, value),
+                FULL.subsequence([s, t]),
+                torch.full((1, 1), x_value),
+                eta=eta,
+                prediction=prediction,
+                generator=NoNoise(),
+                callback=seen.append,
+            )
+            got.append(float(seen[0].x_s))
+        with mpmath.workdps(50):
+            a, b = (mpmath.mpf(float(FULL.alpha_bar[i])) for i in (t, s))
+            sigma = eta * mpmath.sqrt((1 - b) / (1 - a) * (1 - a / b))
+            signal, noise, direction = (
+                mpmath.sqrt(b),
+                mpmath.sqrt(1 - a),
+                mpmath.sqrt(1 - b - sigma**2),
+            )
+            of_x_0, of_eps = {  # the weights of x_t and of the output in x_0 and in eps
+                "eps": ((1 / mpmath.sqrt(a), -noise / mpmath.sqrt(a)), (0, 1)),
+                "x_0": ((0, 1), (1 / noise, -mpmath.sqrt(a) / noise)),
+                "v": ((mpmath.sqrt(a), -noise), (noise, mpmath.sqrt(a))),
+            }[prediction]
+            want = [signal * p + direction * q for p, q in zip(of_x_0, of_eps, strict=True)]
+            largest = max(abs(w) for w in want)
+        assert max(abs(g - float(w)) for g, w in zip(got, want, strict=True)) <= 1e-7 * largest
+
+
+class NoNoise(torch.Generator):
+    """A generator whose draws are replaced by 0, so that a step shows its mean."""
+
+
+@pytest.fixture(autouse=True)
+def _no_noise(monkeypatch):
+    randn = torch.randn
+
+    def quiet(*shape, generator=None, **options):
+        drawn = randn(*shape, generator=generator, **options)
+        return drawn * 0 if isinstance(generator, NoNoise) else drawn
+
+    monkeypatch.setattr(torch, "randn", quiet)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_samples_have_the_right_width(dtype):
+    """In half the network answers in half, but 1000 small steps must not be lost to rounding."""
+    target = gaussian([0.0], [[0.25]])
+    x_T = torch.randn(4000, 1, generator=seeded()).to(dtype)
+    x = samplers.ddim(target.model(FULL), FULL, x_T)
+    assert x.dtype == dtype
+    assert float(x.float().std()) == pytest.approx(0.5, rel=0.03)
+
+
+class NoReadingBack(TorchDispatchMode):
+    """Fails when a tensor's value is read by Python (a GPU would have to wait) or is float64."""
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        assert "_local_scalar_dense" not in str(function), "a value is read back"
+        result = function(*args, **(kwargs or {}))
+        if torch.is_tensor(result):
+            assert result.dtype != torch.float64, f"{function} makes float64, which MPS lacks"
+        return result
+
+
+def test_the_loop_reads_nothing_back_and_makes_no_float64():
+    x_T = torch.randn(8, 2)
+    with NoReadingBack():
+        samplers.ddpm(lambda x, t: 0.5 * x, FULL.strided(5), x_T, clip=(-2.0, 2.0))
+        samplers.ddim(lambda x, t: 0.5 * x, FULL.strided(5), x_T)
 
 
 # --- Exact recursions on Gaussian data ------------------------------------------------------------
@@ -318,7 +401,10 @@ def test_progress_is_shown_only_when_asked_for(capsys):
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda x: samplers.ddim(network, FULL, x, eta=5), r"eta is 5; it must lie in 0\.\.1"),
+        (
+            lambda x: samplers.ddim(network, FULL, x, eta=5),
+            r"eta is 5; it must be a number in 0\.\.1",
+        ),
         (lambda x: samplers.ddim(network, FULL, x, eta=float("nan")), "eta is nan"),
         (lambda x: samplers.ddpm(network, FULL, x, variance="small"), "variance is 'small'"),
         (lambda x: samplers.ddim(network, FULL, x, prediction="noise"), "prediction is 'noise'"),
@@ -329,6 +415,15 @@ def test_progress_is_shown_only_when_asked_for(capsys):
             "generator has 1 entries",
         ),
         (lambda x: samplers.ddim(lambda x, t: x[:, :1], FULL, x), r"output has shape \(2, 1\)"),
+        (lambda x: samplers.ddim(lambda x, t: (x, x), FULL, x), "output has type <class 'tuple'>"),
+        (lambda x: samplers.ddim(network, "linear", x), "schedule is 'linear'"),
+        (lambda x: samplers.ddim(network, FULL, x, eta="1"), "eta is '1'"),
+        (lambda x: samplers.ddim(network, FULL, x, clip=1.0), "clip is 1.0"),
+        (lambda x: samplers.ddim(network, FULL, x, generator=0), "generator is 0"),
+        (
+            lambda x: samplers.ddpm(network, NoiseSchedule([1, 0.99, 0.9, 1e-300]), x),
+            "too close to 0 or 1",
+        ),
     ],
 )
 def test_bad_input_gets_a_sentence(call, message):

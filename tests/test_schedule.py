@@ -1,5 +1,8 @@
 """Schedules: exact tables, honest strides, errors that say what is wrong."""
 
+import copy
+import pickle
+
 import mpmath
 import numpy as np
 import pytest
@@ -103,6 +106,15 @@ def test_equal_schedules_are_equal_and_hash_alike():
     assert hash(a) == hash(b)
     assert a != NoiseSchedule.cosine(10)
     assert a != a.strided(5)
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda s: pickle.loads(pickle.dumps(s))])
+def test_copies_are_equal_and_as_immutable(copied):
+    schedule = NoiseSchedule.linear(10)
+    twin = copied(schedule)
+    assert twin == schedule
+    assert hash(twin) == hash(schedule)
+    assert not twin.alpha_bar.flags.writeable
 
 
 def test_a_schedule_cannot_be_changed():

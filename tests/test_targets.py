@@ -163,6 +163,33 @@ def test_bad_parameters_get_a_sentence(arguments, message):
         GaussianMixture(*arguments)
 
 
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda m, x: m.at(2.0), "alpha_bar_t is 2.0"),
+        (lambda m, x: m.at(-1.0), "alpha_bar_t is -1.0"),
+        (lambda m, x: m.at(float("nan")), "alpha_bar_t is nan"),
+        (lambda m, x: m.eps(x, torch.full((3, 1), 0.5)), "alpha_bar_t is tensor"),
+        (lambda m, x: m.reverse_kernel(x, 0.2, 0.5), "from t to a cleaner s"),
+        (lambda m, x: m.model(NoiseSchedule.linear(9))(x, torch.tensor([1, 2, 10])), "times is"),
+        (lambda m, x: m.model(NoiseSchedule.linear(9))(x, torch.tensor([1, 2, -1])), "times is"),
+        (lambda m, x: m.sample(0), "count is 0"),
+        (lambda m, x: GaussianMixture([1.0], [[float("nan")]], [[[1.0]]]), "not finite"),
+    ],
+)
+def test_levels_and_times_out_of_range_get_a_sentence(call, message):
+    with pytest.raises(ValueError, match=message):
+        call(some_mixture(), torch.zeros(3, 2, dtype=torch.float64))
+
+
+def test_a_mixture_can_be_kept_in_float32():
+    mixture = some_mixture()
+    x = torch.randn(5, 2, generator=seeded())
+    single = mixture.to(dtype=torch.float32).at(0.5).score(x)
+    assert single.dtype == torch.float32
+    assert torch.allclose(single.double(), mixture.at(0.5).score(x.double()), atol=1e-4)
+
+
 def test_points_of_another_dimension_get_a_sentence():
     with pytest.raises(ValueError, match="last dimension must be 2"):
         some_mixture().log_prob(torch.zeros(5, 3))
