@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import base64
 import io
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -28,6 +29,10 @@ INK = "#757b85"  # axes, text, guides
 
 PIXELS_PER_INCH = 100  # CSS pixels: a figure 7 inches wide is 700 px wide on the page
 SHARPNESS = 2  # device pixels stored for each CSS pixel
+
+# Artists read Matplotlib's settings when they are made. So the book's style holds from `subplots`
+# until a figure is drawn, and then this gives the caller's own settings back.
+_callers_settings = ExitStack()
 
 
 def style() -> dict[str, Any]:
@@ -75,14 +80,18 @@ def style() -> dict[str, Any]:
 def subplots(rows: int = 1, columns: int = 1, **options: Any) -> tuple[Figure, Any]:
     """A figure and its axes in the book's style, like `matplotlib.pyplot.subplots`.
 
-    `options` are those of `pyplot.subplots` (`figsize` in units of 100 CSS pixels, `sharex`,
-    `width_ratios`, ...). The figure belongs to no window, so nothing but `show` displays it.
-    The style is set for the process, because Matplotlib reads it again whenever something is drawn.
+    The figure belongs to no window, so nothing but `show` displays it. Matplotlib's settings are
+    the book's until `show` or `png` draws a figure; then they are again what they were before.
+
+    Args:
+        rows, columns: of the grid of axes.
+        **options: those of `pyplot.subplots` (`figsize` in units of 100 CSS pixels, `sharex`,
+            `width_ratios`, ...).
     """
     import matplotlib
     from matplotlib.figure import Figure
 
-    matplotlib.rcParams.update(style())
+    _callers_settings.enter_context(matplotlib.rc_context(style()))
     size = options.pop("figsize", (7.0, 3.2))
     grid = {"nrows": rows, "ncols": columns, **options}
     figure = Figure(figsize=size)
@@ -98,28 +107,27 @@ def fade(colour: str) -> Colormap:
 
 def png(figure: Figure) -> bytes:
     """The figure as a PNG with a transparent ground and no date or version in it."""
+    import matplotlib
+
     stream = io.BytesIO()
     resolution = PIXELS_PER_INCH * SHARPNESS
-    figure.savefig(stream, format="png", dpi=resolution, metadata={"Software": None})
+    with _callers_settings, matplotlib.rc_context(style()):
+        figure.savefig(stream, format="png", dpi=resolution, metadata={"Software": None})
     return stream.getvalue()
 
 
 def show(figure: Figure, alt: str, caption: str = "") -> None:
     """Display `figure` with its alternative text and, under it, a caption.
 
-    Parameters
-    ----------
-    figure
-        what `subplots` returned (any Matplotlib figure will do).
-    alt
-        what the picture shows, for a reader who cannot see it: one or two sentences of plain text.
-    caption
-        Markdown, `$..$` allowed: the question that the figure answers, and what to look at.
+    Args:
+        figure: what `subplots` returned (any Matplotlib figure will do).
+        alt: what the picture shows, for a reader who cannot see it: one or two sentences of plain
+            text.
+        caption: Markdown, `$..$` allowed: the question that the figure answers, and what to look
+            at.
 
-    Raises
-    ------
-    ValueError
-        when `alt` is empty.
+    Raises:
+        ValueError: if `alt` is empty.
     """
     from IPython.display import Markdown, display
 

@@ -1,9 +1,11 @@
 """A figure is stored with its alternative text, in the same bytes each time."""
 
+import matplotlib
 import pytest
 from IPython.core.displaypub import CapturingDisplayPublisher
 from IPython.core.interactiveshell import InteractiveShell
 from matplotlib.colors import to_hex
+from matplotlib.figure import Figure
 
 from diffusion_lib import figures
 
@@ -36,9 +38,22 @@ def test_the_same_figure_is_the_same_bytes():
     assert figures.png(curve()) == figures.png(curve())
 
 
+def settings():
+    return {name: matplotlib.rcParams[name] for name in figures.style()}
+
+
+def test_the_callers_settings_come_back_when_a_figure_is_drawn():
+    before = settings()
+    first, second = curve(), curve()
+    assert settings() == figures.style() != before
+    pictures = figures.png(first), figures.png(second)
+    assert settings() == before
+    assert pictures[0] == pictures[1], "the second is drawn in the book's style too"
+
+
 def test_a_figure_without_words_is_refused():
     with pytest.raises(ValueError, match="alt = ' '"):
-        figures.show(curve(), alt=" ")
+        figures.show(Figure(), alt=" ")
 
 
 def test_a_fading_colour_begins_transparent_and_ends_as_itself():
