@@ -37,7 +37,7 @@ _callers_settings = ExitStack()
 
 def style() -> dict[str, Any]:
     """Matplotlib settings of every figure in the book, for `matplotlib.rcParams`."""
-    from cycler import cycler
+    from matplotlib.rcsetup import cycler
 
     return {
         "figure.facecolor": "none",

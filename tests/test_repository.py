@@ -100,13 +100,46 @@ def test_where_the_library_is_there_the_bootstrap_cell_does_nothing():
     assert (result.returncode, result.stdout, result.stderr) == (0, "", "")
 
 
-def test_requirements_are_exact_and_metadata_are_lower_bounds():
-    pins = {}
-    for line in (ROOT / "requirements.txt").read_text(encoding="utf-8").splitlines():
-        if line and not line.startswith("#"):
-            name, version = re.fullmatch(r"([\w.-]+)==([\w.]+)", line).groups()
-            pins[name] = tuple(int(part) for part in re.findall(r"\d+", version))
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    for requirement in project["dependencies"]:
-        name, version = re.fullmatch(r"([\w.-]+)>=([\d.]+)", requirement).groups()
-        assert tuple(int(part) for part in version.split(".")) <= pins[name], name
+# Colab's packages in August 2026, on Python 3.13.15.
+COLAB = {
+    "torch": "2.11.0",
+    "numpy": "2.1.3",
+    "scipy": "1.16.3",
+    "sympy": "1.14.0",
+    "matplotlib": "3.10.0",
+    "scikit-learn": "1.6.1",
+    "ipython": "7.34.0",
+}
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+
+
+def numbers(version):
+    return tuple(int(part) for part in version.split("."))
+
+
+def pins():
+    """The versions of requirements.txt, where every line must name exactly one."""
+    lines = (ROOT / "requirements.txt").read_text(encoding="utf-8").splitlines()
+    lines = [line for line in lines if line and not line.startswith("#")]
+    return dict(re.fullmatch(r"([\w.-]+)==([\w.]+)", line).groups() for line in lines)
+
+
+def lower_bounds():
+    """What the package asks for, where every line must be a lower bound and nothing more."""
+    lines = PROJECT["dependencies"]
+    return dict(re.fullmatch(r"([\w.-]+)>=([\d.]+)", line).groups() for line in lines)
+
+
+def test_every_dependency_is_pinned_at_or_above_its_lower_bound():
+    pinned = pins()
+    for name, least in lower_bounds().items():
+        assert numbers(least) <= numbers(pinned[name]), name
+
+
+def test_colab_satisfies_every_lower_bound():
+    """Otherwise the bootstrap cell would replace what Colab has, torch first of all."""
+    bounds = lower_bounds()
+    for name in COLAB.keys() & bounds.keys():
+        assert numbers(bounds[name]) <= numbers(COLAB[name]), name
+    assert {"torch", "numpy", "sympy", "matplotlib", "scikit-learn"} <= bounds.keys()
+    assert numbers(PROJECT["requires-python"].removeprefix(">=")) <= (3, 13, 15)

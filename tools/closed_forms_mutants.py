@@ -14,7 +14,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import CodeType, FunctionType
 from typing import NamedTuple
+from unittest import mock
 
+import matplotlib
 import nbformat
 
 from diffusion_lib import closed_forms, figures, process
@@ -72,13 +74,19 @@ def planted(mutant: Mutant) -> Iterator[None]:
     """The mutant in place of the closed form, everywhere, inside the block."""
     function: FunctionType = getattr(closed_forms, mutant.function)
     original = function.__code__
-    process._tables.cache_clear()
+    _forget_tables()
     function.__code__ = mutant.code
     try:
         yield
     finally:
         function.__code__ = original
-        process._tables.cache_clear()
+        _forget_tables()
+
+
+def _forget_tables() -> None:
+    """Empty the caches of what closed forms returned."""
+    process._tables.cache_clear()
+    process._on_device.cache_clear()
 
 
 def first_failure(chapter: Path) -> str | None:
@@ -88,8 +96,7 @@ def first_failure(chapter: Path) -> str | None:
     number, say). Like nbval, this goes on with the next cell.
     """
     namespace: dict[str, object] = {"display": lambda *_: None, "print": lambda *_: None}
-    show, figures.show = figures.show, lambda *_, **__: None
-    try:
+    with mock.patch.object(figures, "show"), matplotlib.rc_context():
         for cell in nbformat.read(chapter, as_version=4).cells:
             if cell.cell_type == "code" and "remove-cell" not in cell.metadata.get("tags", []):
                 try:
@@ -98,6 +105,4 @@ def first_failure(chapter: Path) -> str | None:
                     return str(failure)
                 except Exception:
                     continue
-    finally:
-        figures.show = show
     return None

@@ -23,7 +23,7 @@ def main() -> None:
     figure, axes = figures.subplots(len(ROWS), len(FRAMES), figsize=(7.4, 3.0))
     for line, row in zip(axes, ROWS, strict=True):
         for ax, frame in zip(line, FRAMES, strict=True):
-            image = film[frame].x_s[row, 0]
+            image = film[frame].x_s[row, 0].numpy()
             ax.imshow(image, cmap="gray", vmin=-1, vmax=1, interpolation="bicubic")
             ax.axis("off")
     PICTURE.write_bytes(figures.png(figure))
