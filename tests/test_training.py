@@ -3,6 +3,9 @@
 import copy
 import json
 import os
+import re
+import signal
+import threading
 
 import numpy as np
 import pytest
@@ -17,6 +20,9 @@ from diffusion_lib.networks import MLP, UNet
 from diffusion_lib.objectives import simple_loss
 from diffusion_lib.schedule import NoiseSchedule
 from diffusion_lib.training import Trainer, load_model, load_pretrained, resolve_device
+
+# 50 steps to a block, so that 30 is the middle of one.
+STOPPED_AFTER, IN_ALL = 30, 60
 
 SCHEDULE = NoiseSchedule.linear()
 POINTS = moons(70, seed=0)
@@ -144,6 +150,15 @@ class TestUpdate:
         assert loss < 0.5  # 1 when it answers zero
         assert trainer.losses[-50:].mean() < 0.6 * trainer.losses[:5].mean()
 
+    def test_making_a_trainer_seeds_no_generator_in_use(self, monkeypatch) -> None:
+        """torch.manual_seed would seed every device there is."""
+        monkeypatch.setattr(torch, "manual_seed", None)
+        before = torch.get_rng_state()
+        state = Trainer(small_mlp(), SCHEDULE, before[None].float(), seed=7, device="cpu")._random
+        monkeypatch.undo()
+        torch.manual_seed(7)
+        assert torch.equal(state["cpu"], torch.get_rng_state())
+
     def test_the_caller_keeps_their_random_numbers(self) -> None:
         torch.manual_seed(3)
         expected = torch.rand(4)
@@ -175,6 +190,91 @@ class TestSameBits:
         assert_same_run(resumed, first)
         assert_same_run(train(resumed, 10), straight)
         assert_same_run(train(first, 10), straight)  # saving changed nothing
+
+
+def failing(trainer: Trainer, error: BaseException, call: int) -> None:
+    """Let that call of the model do its work, use up random numbers, and then fail."""
+    forward, calls = trainer.model.forward, []
+
+    def failing_forward(*arguments):
+        calls.append(None)
+        output = forward(*arguments)
+        if len(calls) == call:
+            torch.rand(3)
+            raise error
+        return output
+
+    trainer.model.forward = failing_forward
+
+
+class TestStoppedInTheMiddle:
+    """Whatever stops a run, what is left is the run of that many steps, bit for bit."""
+
+    @pytest.mark.parametrize("make", [small_mlp, Own])
+    @pytest.mark.parametrize("error", [KeyboardInterrupt(), RuntimeError("out of memory")])
+    def test_by_an_error_in_the_model(self, make, error, tmp_path) -> None:
+        stopped = trainer_of(make, POINTS, batch_size=16)
+        failing(stopped, error, call=STOPPED_AFTER + 1)
+        with pytest.raises(type(error)):
+            train(stopped, IN_ALL)
+        assert_same_run(stopped, train(trainer_of(make, POINTS, batch_size=16), STOPPED_AFTER))
+        stopped.save(tmp_path / "run.safetensors")
+        straight = train(trainer_of(make, POINTS, batch_size=16), IN_ALL)
+        assert_same_run(train(stopped, IN_ALL - STOPPED_AFTER), straight)
+        model = Own() if make is Own else None
+        path = tmp_path / "run.safetensors"
+        resumed = Trainer.resume(path, POINTS, model=model, device="cpu")
+        assert_same_run(train(resumed, IN_ALL - STOPPED_AFTER), straight)
+
+    @pytest.mark.parametrize("place", ["model", "optimizer"])
+    def test_by_control_c(self, place, monkeypatch) -> None:
+        """The step at hand is finished first, wherever in it the signal arrives."""
+        stopped = trainer_of(Own, POINTS, batch_size=16)
+        owner, name = {
+            "model": (stopped.model, "forward"),
+            "optimizer": (stopped.optimizer, "step"),
+        }[place]
+        original, calls = getattr(owner, name), []
+
+        def pressing(*arguments):
+            calls.append(None)
+            if len(calls) == STOPPED_AFTER:
+                signal.raise_signal(signal.SIGINT)
+            return original(*arguments)
+
+        monkeypatch.setattr(owner, name, pressing)
+        with pytest.raises(KeyboardInterrupt):
+            train(stopped, IN_ALL)
+        assert stopped.step == len(stopped.losses) == STOPPED_AFTER
+        straight = train(trainer_of(Own, POINTS, batch_size=16), IN_ALL)
+        assert_same_run(train(stopped, IN_ALL - STOPPED_AFTER), straight)
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+    def test_a_second_control_c_does_not_wait(self) -> None:
+        reached = []
+
+        def press_twice() -> None:
+            with training._interrupt_held_back():
+                for time in ("first", "second"):
+                    signal.raise_signal(signal.SIGINT)
+                    reached.append(time)
+
+        with pytest.raises(KeyboardInterrupt):
+            press_twice()
+        assert reached == ["first"]
+
+    def test_other_handlers_and_threads_are_left_alone(self, monkeypatch) -> None:
+        previous = signal.signal(signal.SIGINT, signal.SIG_IGN)
+        try:
+            train(trainer_of(small_mlp, POINTS), 1)
+            assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+        finally:
+            signal.signal(signal.SIGINT, previous)
+        trainer = trainer_of(small_mlp, POINTS)
+        thread = threading.Thread(target=train, args=(trainer, 1))
+        thread.start()
+        thread.join()
+        assert trainer.step == 1
 
 
 class TestResume:
@@ -214,6 +314,34 @@ class TestResume:
         assert not any("_orig_mod" in name for name in safetensors.torch.load_file(path))
         x, t = POINTS[:4], torch.tensor([1, 2, 3, 4])
         assert torch.equal(load_model(path, device="cpu")[0](x, t), trainer.ema(x, t))
+
+    def test_tied_weights(self, tmp_path) -> None:
+        def tied() -> MLP:
+            model = MLP(dim=2, width=16, depth=2)
+            model.layers[1].weight = model.layers[0].weight
+            return model
+
+        path = tmp_path / "run.safetensors"
+        straight = train(trainer_of(tied, POINTS, batch_size=8), 6)
+        train(trainer_of(tied, POINTS, batch_size=8), 3).save(path)
+        resumed = Trainer.resume(path, POINTS, model=tied(), device="cpu")
+        assert_same_run(train(resumed, 3), straight)
+
+    def test_what_misfits_leaves_the_model_as_it_was(self, tmp_path) -> None:
+        path = tmp_path / "run.safetensors"
+        train(trainer_of(small_mlp, POINTS, batch_size=8), 1).save(path)
+        fitting, wider = small_mlp(), MLP(dim=2, width=32, depth=1)
+        for model, device, match in [
+            (wider, "cpu", r"do not fit the model: time\.weight is \(16, 16\) .* \(32, 32\)"),
+            (fitting, "cuda:99", "device is 'cuda:99'"),
+        ]:
+            before = copy.deepcopy(model.state_dict())
+            with pytest.raises(ValueError, match=match):
+                load_model(path, model=model, device=device)
+            with pytest.raises(ValueError, match=match):
+                Trainer.resume(path, POINTS, model=model, device=device)
+            for name, value in model.state_dict().items():
+                assert torch.equal(value, before[name])
 
     def test_a_network_of_ones_own_must_be_given(self, tmp_path) -> None:
         path = tmp_path / "run.safetensors"
@@ -303,6 +431,98 @@ class TestFilesStayWhole:
         with pytest.raises(FileNotFoundError, match="does not exist"):
             load_model(path.with_name("none.safetensors"))
 
+    @pytest.mark.parametrize(
+        "change",
+        [
+            lambda info: info.pop("step"),
+            lambda info: info.pop("settings"),
+            lambda info: info.update(step="many"),
+            lambda info: info.update(step=4),
+            lambda info: info.update(settings="x"),
+            lambda info: info["settings"].update(seed=1.5),
+            lambda info: info["settings"].update(colour="red"),
+            lambda info: info["settings"].pop("warmup"),
+            lambda info: info["settings"].update(prediction=["eps"]),
+            lambda info: info.update(data_shape=5),
+            lambda info: info.update(data_shape=[70, "x"]),
+            lambda info: info.update(network="mlp"),
+            lambda info: info.update(network={"name": "vit"}),
+            lambda info: info.update(network={"name": "mlp", "width": "wide"}),
+            lambda info: info.update(network={"name": ["mlp"]}),
+        ],
+    )
+    def test_a_description_that_was_changed(self, path, change) -> None:
+        with safetensors.safe_open(path, "pt") as file:
+            info = json.loads(file.metadata()["info"])
+        change(info)
+        self.rewrite(path, safetensors.torch.load_file(path), json.dumps(info))
+        with pytest.raises(ValueError, match=r"run\.safetensors is damaged: ") as error:
+            Trainer.resume(path, POINTS, device="cpu")
+        assert "\n" not in str(error.value)
+
+    @pytest.mark.parametrize("info", ["", "{", "[]", "null", "[" * 5000])
+    def test_a_description_that_is_none(self, path, info) -> None:
+        self.rewrite(path, safetensors.torch.load_file(path), info)
+        with pytest.raises(ValueError, match=r"run\.safetensors is damaged: "):
+            load_model(path)
+
+    @pytest.mark.parametrize(
+        ("name", "value"),
+        [
+            ("schedule.alpha_bar", None),
+            ("schedule.alpha_bar", torch.ones(3)),
+            ("schedule.times", torch.ones(3)),
+            ("random.cpu", torch.ones(3)),
+            ("optimizer.0.exp_avg", torch.ones(3)),
+            ("optimizer.0.step", None),
+            ("losses", torch.ones(7)),
+        ],
+    )
+    def test_tensors_that_were_changed(self, path, name, value) -> None:
+        with safetensors.safe_open(path, "pt") as file:
+            info = file.metadata()["info"]
+        tensors = safetensors.torch.load_file(path)
+        tensors[name] = value
+        self.rewrite(path, {k: v for k, v in tensors.items() if v is not None}, info)
+        with pytest.raises(ValueError, match=r"run\.safetensors is damaged: "):
+            Trainer.resume(path, POINTS, device="cpu")
+
+    def rewrite(self, path, tensors, info: str) -> None:
+        metadata = {"format": training.FORMAT, "info": info}
+        safetensors.torch.save_file(tensors, path, metadata)
+
+    @pytest.mark.parametrize(
+        ("notes", "match"),
+        [
+            ({"step": 3}, "step is not a name for a note"),
+            ({"settings": "x"}, "settings is not a name for a note"),
+            ({"x": torch.ones(1)}, "was not written: notes must be plain values; .*Tensor"),
+        ],
+    )
+    def test_notes_that_are_refused(self, path, notes, match) -> None:
+        before = path.read_bytes()
+        trainer = trainer_of(small_mlp, POINTS)
+        for write in (trainer.save, trainer.export):
+            with pytest.raises(ValueError, match=match):
+                write(path, **notes)
+        assert path.read_bytes() == before
+
+    def test_an_interrupted_write_leaves_nothing_behind(self, path, monkeypatch) -> None:
+        def interrupt(*_) -> None:
+            raise KeyboardInterrupt
+
+        before = path.read_bytes()
+        monkeypatch.setattr(os, "fsync", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            trainer_of(small_mlp, POINTS).save(path)
+        assert path.read_bytes() == before
+        assert [file.name for file in path.parent.iterdir()] == [path.name]
+
+    def test_a_folder_that_is_a_file(self, path) -> None:
+        below = path / "run.safetensors"
+        with pytest.raises(OSError, match=re.escape(f"{below} was not written: ")):
+            trainer_of(small_mlp, POINTS).save(below)
+
     @pytest.mark.parametrize("failing", ["fsync", "replace"])
     def test_a_write_that_fails_leaves_the_old_checkpoint(self, path, failing, monkeypatch) -> None:
         before = path.read_bytes()
@@ -348,7 +568,16 @@ class TestErrors:
             ({"gradient_clip": 0.0}, "gradient_clip is 0"),
             ({"prediction": "noise"}, "prediction is 'noise'"),
             ({"seed": -1}, "seed is -1"),
+            ({"seed": 2**63}, "seed is 9223372036854775808.*below"),
+            ({"seed": 1.5}, r"seed is 1\.5"),
+            ({"batch_size": 2.5}, r"batch_size is 2\.5"),
+            ({"warmup": 1.5}, r"warmup is 1\.5"),
+            ({"learning_rate": "fast"}, "learning_rate is 'fast'"),
+            ({"ema_decay": None}, "ema_decay is None"),
+            ({"gradient_clip": "1"}, "gradient_clip is '1'"),
             ({"device": "tpu9"}, "device is 'tpu9'"),
+            ({"device": None}, "device is None"),
+            ({"device": "cpu:1"}, "device is 'cpu:1'; this machine has cpu:0"),
         ],
     )
     def test_settings(self, settings, match) -> None:
@@ -369,9 +598,37 @@ class TestErrors:
         with pytest.raises(ValueError, match=match):
             Trainer(small_mlp(), SCHEDULE, data)
 
-    def test_steps(self) -> None:
-        with pytest.raises(ValueError, match="steps is 0"):
-            trainer_of(small_mlp, POINTS).train(0)
+    @pytest.mark.parametrize("steps", [0, 2.5, "3", True])
+    def test_steps(self, steps) -> None:
+        with pytest.raises(ValueError, match=f"steps is {steps!r}; it must be a positive integer"):
+            trainer_of(small_mlp, POINTS).train(steps)
+
+    def test_model_and_schedule(self) -> None:
+        with pytest.raises(ValueError, match="model is function; it must be a Module"):
+            Trainer(lambda x_t, t: x_t, SCHEDULE, POINTS)
+        with pytest.raises(ValueError, match="schedule is str; it must be a NoiseSchedule"):
+            Trainer(small_mlp(), "linear", POINTS)
+
+    def test_a_cuda_device_that_is_not_there(self, monkeypatch) -> None:
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+        monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+        monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+        assert resolve_device("cuda:1") == torch.device("cuda", 1)
+        assert resolve_device() == torch.device("cuda")
+        with pytest.raises(ValueError, match=r"'cuda:99'; .* cpu:0, cuda:0, cuda:1\.$"):
+            resolve_device("cuda:99")
+
+    @pytest.mark.parametrize(("kind", "fused"), [("cpu", True), ("meta", False)])
+    def test_the_fused_optimiser_is_used_where_torch_has_it(self, kind, fused, monkeypatch) -> None:
+        """Not on MPS, before torch 2.5; the meta device stands for every other kind here."""
+        monkeypatch.setattr(training, "resolve_device", torch.device)
+        monkeypatch.setattr(training, "_seeded_random_state", lambda seed, device: {})
+        trainer = Trainer(small_mlp(), SCHEDULE, POINTS, device=kind)
+        assert trainer.optimizer.defaults["fused"] is fused
+
+    def test_digest_of_very_many_samples(self) -> None:
+        """float32 cannot count to 2^24 + 3: its last row would lie outside."""
+        training._digest(torch.zeros(1, 1).expand(2**24 + 4, 1))
 
     def test_absent_device(self, monkeypatch) -> None:
         monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
