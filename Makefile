@@ -1,16 +1,21 @@
 # Everything here sets itself up: the first call makes .venv and installs requirements.txt into it.
 #
-#   TORCH=cpu    install torch's CPU build (Linux without CUDA: saves some gigabytes), e.g. `make test TORCH=cpu`
-#   PYTHON=...   the Python 3.11, 3.12 or 3.13 to make .venv from, if the one found first is not the one you want
+#   TORCH=cpu    install torch's CPU build (Linux without CUDA: saves some gigabytes), e.g. `make test TORCH=cpu`;
+#                said once, it holds until another value or `make clean`
+#   PYTHON=...   the Python 3.11, 3.12 or 3.13 to make .venv from, if the one found first is not the one you want;
+#                after `make clean`, if there is a .venv already
 
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: help book test notebooks bench repository clean
+.PHONY: help book test notebooks bench repository has-url clean
 
 BIN := .venv/bin
-READY := .venv/.ready
 BOOK := _build/html/index.html
-TORCH ?= default
+# The name of the file that says .venv is ready also says which torch is in it.
+ifndef TORCH
+TORCH := $(or $(patsubst .venv/.ready-%,%,$(wildcard .venv/.ready-*)),default)
+endif
+READY := .venv/.ready-$(TORCH)
 TORCH_CPU_INDEX := https://download.pytorch.org/whl/cpu
 
 FITS := import ensurepip, sys, venv; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))
@@ -28,12 +33,12 @@ help:  ## show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' Makefile
 	@echo "  Variables: TORCH=cpu (torch without CUDA on Linux), PYTHON=... (3.11, 3.12 or 3.13)."
 
-$(READY): requirements.txt pyproject.toml
+$(READY): requirements.txt
 	@if ! "$(PYTHON)" -c '$(FITS)' 2>/dev/null; then \
 		echo "This project needs Python 3.11, 3.12 or 3.13 with its venv module, and found none:" \
 		     "install one (on Debian: python3 and python3-venv) or name it with PYTHON=..." >&2; exit 1; fi
 	@echo "Setting up .venv with $$($(PYTHON) --version) (once; a minute or more)"
-	@$(PYTHON) -m venv .venv
+	@$(PYTHON) -m venv --clear .venv
 	@if [ "$(TORCH)" = cpu ]; then \
 		$(BIN)/pip install --quiet --index-url $(TORCH_CPU_INDEX) "$$(grep '^torch==' requirements.txt)"; fi
 	@$(BIN)/pip install --quiet -r requirements.txt
@@ -41,7 +46,7 @@ $(READY): requirements.txt pyproject.toml
 	@touch $@
 
 book: $(READY)  ## build the HTML and print the file to open
-	@$(BIN)/jupyter-book build --quiet .
+	@$(BIN)/jupyter-book build --quiet -W -n --keep-going .
 	@echo "Open $(CURDIR)/$(BOOK)"
 
 test: $(READY)  ## check everything: style, types, library, notebooks, book
@@ -56,9 +61,11 @@ notebooks: $(READY)  ## run all notebooks again and store their outputs
 bench: $(READY)  ## time sampling and training against bare network calls
 	@$(BIN)/python -m benchmarks
 
-repository: $(READY)  ## set the repository's address: make repository URL=https://github.com/OWNER/NAME
-	@test -n "$(URL)" || { echo "Say which: make repository URL=https://github.com/OWNER/NAME" >&2; exit 2; }
+repository: has-url $(READY)  ## set the repository's address: make repository URL=https://github.com/OWNER/NAME
 	@$(BIN)/python tools/repository.py "$(URL)"
+
+has-url:
+	@test -n "$(URL)" || { echo "Say which: make repository URL=https://github.com/OWNER/NAME" >&2; exit 2; }
 
 clean:  ## remove what was built and .venv
 	@rm -rf _build build .venv *.egg-info .pytest_cache .mypy_cache .ruff_cache

@@ -1,6 +1,8 @@
 """The repository's address stands in one place, and the notebooks follow it."""
 
+import os
 import re
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -98,6 +100,41 @@ def test_without_an_address_the_bootstrap_cell_says_so():
 def test_where_the_library_is_there_the_bootstrap_cell_does_nothing():
     result = run(repository.bootstrap(None))
     assert (result.returncode, result.stdout, result.stderr) == (0, "", "")
+
+
+def make(folder, *arguments):
+    """What the Makefile does in a folder that holds nothing else of the project."""
+    for name in ("Makefile", "requirements.txt"):
+        shutil.copy2(ROOT / name, folder)
+    inherited = {"TORCH", "MAKEFLAGS", "MAKELEVEL", "MAKEOVERRIDES"}  # from `make test TORCH=cpu`
+    environment = {name: value for name, value in os.environ.items() if name not in inherited}
+    return subprocess.run(
+        ["make", *arguments],
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_without_an_address_nothing_is_set_up(tmp_path):
+    result = make(tmp_path, "repository")
+    assert result.returncode != 0
+    assert "make repository URL=" in result.stderr
+    assert "Setting up" not in result.stdout
+    assert not (tmp_path / ".venv").exists()
+
+
+@pytest.mark.parametrize(
+    ("asked", "sets_up"), [([], False), (["TORCH=cpu"], False), (["TORCH=default"], True)]
+)
+def test_another_torch_makes_another_environment(tmp_path, asked, sets_up):
+    (tmp_path / ".venv").mkdir()
+    (tmp_path / ".venv" / ".ready-cpu").touch()
+    result = make(tmp_path, "--dry-run", "book", *asked)
+    assert "jupyter-book build" in result.stdout
+    assert ("venv --clear" in result.stdout) == sets_up
 
 
 # Colab's packages in August 2026, on Python 3.13.15.

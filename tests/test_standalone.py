@@ -1,7 +1,7 @@
 """Every notebook runs alone, where there is nothing but the installed package and a kernel.
 
-The environment is kept in build/, which git ignores, as long as the pins stay the same; the wheel
-itself is built and installed anew each time.
+The environment is kept in build/, which git ignores, as long as what it was made from stays the
+same; the wheel itself is built and installed anew each time.
 """
 
 import hashlib
@@ -49,19 +49,26 @@ def wheel(tmp_path_factory):
     return built
 
 
+def made_from():
+    """A fingerprint of all that decides what is in the environment, the library apart."""
+    files = PINS.read_bytes() + (ROOT / "pyproject.toml").read_bytes()
+    python = f"{sys.version}{os.environ.get('TORCH')}".encode()
+    return hashlib.sha256(files + python).hexdigest()
+
+
 @pytest.fixture(scope="session")
 def clean_python(wheel):
     """The Python of an environment that holds the wheel, what it asks for, and a kernel."""
-    pins = hashlib.sha256(PINS.read_bytes() + sys.version.encode()).hexdigest()[:12]
-    folder = ROOT / "build" / f"standalone-{pins}"
+    folder = ROOT / "build" / "standalone"
     python = folder / "bin" / "python"
+    complete = folder / "complete"  # is written last, and says what the environment was made from
     pip = (python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check")
-    if not (folder / "complete").exists():
+    if not complete.exists() or complete.read_text(encoding="utf-8") != made_from():
         venv.create(folder, with_pip=True, clear=True)
         if os.environ.get("TORCH") == "cpu":
             run(*pip, "--constraint", PINS, "--index-url", os.environ["TORCH_CPU_INDEX"], "torch")
         run(*pip, "--constraint", PINS, wheel, "ipykernel", "nbclient")
-        (folder / "complete").touch()
+        complete.write_text(made_from(), encoding="utf-8")
     run(*pip, "--force-reinstall", "--no-deps", wheel)
     return python
 
