@@ -2,7 +2,8 @@
 
 Every function returns float32 samples, vectors (N, d) or images (N, C, H, W). Images are stored by
 everyone as whole numbers and trained on in [-1, 1]; the scaling happens here, once, and only for
-8-bit values. What is already floating point is taken as it is.
+8-bit values. What is already floating point is taken as it is, but images that look unscaled are
+refused.
 """
 
 from __future__ import annotations
@@ -10,10 +11,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 
 def from_bytes(values: np.ndarray) -> Tensor:
@@ -121,12 +126,16 @@ def from_array(array: np.ndarray, name: str = "array") -> Tensor:
     """A user's array as samples: vectors (N, d), or images in any of the usual layouts.
 
     Images are (N, C, H, W), (N, H, W) for grey, or (N, H, W, C) with C = 1 or 3 last. Values of
-    type uint8 are scaled from 0..255 to [-1, 1]; floating-point values are not touched.
+    type uint8 are scaled from 0..255 to [-1, 1]; floating-point values are not touched, so they
+    should be of order one.
 
     Raises:
-        ValueError: the type is neither, the shape fits no layout, there are no samples, or a value
-            is not finite.
+        ValueError: the type is neither, the shape fits no layout, there are no samples, a value
+            is not finite, or floating-point images have no negative values but some above 1, as
+            pixels 0..255 do.
     """
+    if not isinstance(array, np.ndarray):
+        raise ValueError(f"{name} is {type(array).__name__}; it must be a NumPy array.")
     if array.dtype != np.uint8 and not np.issubdtype(array.dtype, np.floating):
         raise ValueError(
             f"{name} has type {array.dtype}; it must be floating point, or uint8 for 8-bit images."
@@ -136,12 +145,27 @@ def from_array(array: np.ndarray, name: str = "array") -> Tensor:
             f"{name} has shape {array.shape}; it must be vectors (N, d) or images (N, H, W), "
             "(N, C, H, W) or (N, H, W, C), none of the lengths zero."
         )
+    # (N, 8, 4, 4) has 8 channels, but (N, 8, 8, 4) is rather a picture with transparency.
+    if (
+        array.ndim == 4
+        and array.shape[3] == 4 != array.shape[2]
+        and array.shape[1] not in (1, 3, 4)
+    ):
+        raise ValueError(
+            f"{name} has shape {array.shape}; put the 4 channels first, (N, 4, H, W), or leave "
+            "transparency out with array[..., :3]."
+        )
     if array.dtype == np.uint8:
         x = from_bytes(array)
     else:
         x = torch.from_numpy(np.ascontiguousarray(array, dtype=np.float32))
         if not torch.isfinite(x).all():
             raise ValueError(f"{name} holds values that are not finite in float32.")
+        if x.ndim > 2 and x.min() >= 0 and x.max() > 1:
+            raise ValueError(
+                f"{name} holds floating-point images from {x.min():g} to {x.max():g}; scale them "
+                "to [-1, 1], or give 8-bit values as uint8."
+            )
     if x.ndim == 3:
         x = x.unsqueeze(1)
     elif x.ndim == 4 and x.shape[1] not in (1, 3) and x.shape[3] in (1, 3):
@@ -153,11 +177,12 @@ def from_file(path: str | Path) -> Tensor:
     """The samples of a ``.npy`` file, read as from_array does; pickled objects are refused."""
     path = Path(path)
     try:
-        array = np.load(path, allow_pickle=False)
-    except (ValueError, EOFError) as error:
-        raise ValueError(f"{path} is not a .npy file of numbers: {error}.") from None
-    if not isinstance(array, np.ndarray):
-        raise ValueError(f"{path} is not a .npy file of one array.")
+        with open(path, "rb") as file:
+            array = np.lib.format.read_array(file, allow_pickle=False)
+    except (ValueError, EOFError):
+        raise ValueError(
+            f"{path} is not a whole .npy file of numbers; write one with numpy.save."
+        ) from None
     return from_array(array, str(path))
 
 
@@ -165,25 +190,29 @@ def from_folder(path: str | Path, size: int | None = None) -> Tensor:
     """Every picture in a folder, in order of file name, shape (N, C, H, W), in [-1, 1].
 
     C is 1 when all pictures are grey and 3 otherwise. With size, each picture is cropped to its
-    central square and resized to size x size; without, all must already have one size.
+    central square and resized to size x size; without, all must already have one size. Hidden
+    files and files that are no pictures by name are skipped.
 
     Raises:
-        ValueError: there are no pictures, one cannot be read, or their sizes differ.
+        ValueError: size is not positive, there are no pictures, one cannot be read, has more than
+            8 bits or is transparent, or their sizes differ.
     """
-    from PIL import Image, ImageOps, UnidentifiedImageError
+    from PIL import Image, ImageOps
 
-    readable = set(Image.registered_extensions())
-    files = sorted(file for file in Path(path).iterdir() if file.suffix.lower() in readable)
+    if size is not None and size < 1:
+        raise ValueError(f"size is {size}; it must be a positive integer.")
+    formats = Image.registered_extensions()
+    readable = {suffix for suffix, name in formats.items() if name in Image.OPEN}
+    files = sorted(
+        file
+        for file in Path(path).iterdir()
+        if file.suffix.lower() in readable and not file.name.startswith(".") and file.is_file()
+    )
     if not files:
         raise ValueError(f"{path} holds no pictures (files such as .png or .jpg).")
     pictures = []
     for file in files:
-        try:
-            with Image.open(file) as opened:
-                picture = ImageOps.exif_transpose(opened)
-                picture = picture.convert("L" if picture.mode in ("1", "L", "LA") else "RGB")
-        except (UnidentifiedImageError, OSError) as error:
-            raise ValueError(f"{file} cannot be read as a picture: {error}.") from None
+        picture = _picture(file)
         pictures.append(ImageOps.fit(picture, (size, size)) if size else picture)
         if pictures[-1].size != pictures[0].size:
             raise ValueError(
@@ -195,24 +224,44 @@ def from_folder(path: str | Path, size: int | None = None) -> Tensor:
     return from_array(stacked, str(path))
 
 
+def _picture(file: Path) -> Image.Image:
+    """The picture in a file, upright, of mode L or RGB; what would lose something is refused."""
+    from PIL import Image, ImageOps
+
+    try:
+        with Image.open(file) as opened:
+            picture = ImageOps.exif_transpose(opened)
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise ValueError(f"{file} cannot be read as a picture: {error}.") from None
+    if picture.mode == "F" or picture.mode.startswith("I"):
+        raise ValueError(f"{file} has more than 8 bits a pixel; save it as an 8-bit picture.")
+    bands = picture.getbands()
+    if ("A" in bands or "a" in bands or "transparency" in picture.info) and (
+        picture.convert("RGBA").getchannel("A").getextrema() != (255, 255)
+    ):
+        raise ValueError(f"{file} is transparent in places; save it on a background.")
+    return picture.convert("L" if picture.mode in ("1", "L", "LA") else "RGB")
+
+
 def load(source: str | Path, size: int | None = None) -> Tensor:
     """Training data by name or by path: digits, one of TOYS, a .npy file, or a folder of pictures.
+
+    A name goes before a file or folder called the same, which is ``./digits``.
 
     Raises:
         ValueError: source is none of these, or size is given where nothing can be resized.
     """
+    named = {"digits": digits, **TOYS}
     path = Path(source)
-    if path.is_dir():
+    if str(source) not in named and path.is_dir():
         return from_folder(path, size)
     if size is not None:
         raise ValueError(f"size is {size}, but only a folder of pictures can be resized.")
-    if str(source) == "digits":
-        return digits()
-    if str(source) in TOYS:
-        return TOYS[str(source)]()
+    if str(source) in named:
+        return named[str(source)]()
     if path.is_file():
         return from_file(path)
     raise ValueError(
-        f"data is {str(source)!r}; it must be digits, {', '.join(TOYS)}, "
+        f"data is {str(source)!r}; it must be {', '.join(named)}, "
         "an existing .npy file, or an existing folder of pictures."
     )

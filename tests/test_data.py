@@ -97,6 +97,10 @@ class TestArrays:
             assert np.abs(x.numpy() - truth).max() < 1e-7
         assert data.from_array(images[:, 0]).shape == (5, 1, 6, 8)
 
+    @pytest.mark.parametrize("shape", [(2, 4, 8, 8), (2, 8, 4, 4), (2, 3, 5, 4)])
+    def test_other_numbers_of_channels_come_first(self, shape) -> None:
+        assert data.from_array(np.zeros(shape)).shape == shape
+
     @pytest.mark.parametrize(
         ("array", "match"),
         [
@@ -105,6 +109,10 @@ class TestArrays:
             (np.zeros((0, 2)), r"shape \(0, 2\)"),
             (np.array([[1.0, np.nan]]), "not finite"),
             (np.array([[1e300, 0.0]]), "not finite"),
+            ([[1.0]], "array is list; it must be a NumPy array"),
+            (torch.ones(1, 2), "array is Tensor"),
+            (np.linspace(0, 255, 64).reshape(1, 8, 8), r"images from 0 to 255; scale them to"),
+            (np.zeros((2, 8, 8, 4)), r"\(2, 8, 8, 4\); put the 4 channels first"),
         ],
     )
     @pytest.mark.filterwarnings("ignore:overflow")
@@ -121,13 +129,14 @@ class TestFiles:
 
     def test_pickles_are_refused(self, tmp_path) -> None:
         np.save(tmp_path / "x.npy", np.array([{"a": 1}], dtype=object), allow_pickle=True)
-        with pytest.raises(ValueError, match=r"x\.npy is not a \.npy file of numbers"):
+        with pytest.raises(ValueError, match=r"x\.npy is not a whole \.npy file of num") as error:
             data.from_file(tmp_path / "x.npy")
+        assert "allow_pickle" not in str(error.value)  # nobody is told to load it unsafely
 
     def test_truncated_and_foreign(self, tmp_path) -> None:
         np.save(tmp_path / "x.npy", np.zeros((100, 2)))
         content = (tmp_path / "x.npy").read_bytes()
-        for broken in (content[:-5], content[:4], b"", b"hello"):
+        for broken in (content[:-5], content[:4], b"", b"hello", b"PK\x03\x04zip"):
             (tmp_path / "y.npy").write_bytes(broken)
             with pytest.raises(ValueError, match=r"y\.npy is not"):
                 data.from_file(tmp_path / "y.npy")
@@ -168,3 +177,45 @@ class TestFiles:
             data.load("mooons")
         with pytest.raises(ValueError, match="size is 8"):
             data.load("digits", size=8)
+        with pytest.raises(ValueError, match="size is 0; it must be a positive integer"):
+            data.from_folder(".", size=0)
+
+    def test_a_name_goes_before_a_folder(self, tmp_path, monkeypatch) -> None:
+        monkeypatch.chdir(tmp_path)
+        (tmp_path / "digits").mkdir()
+        assert torch.equal(data.load("digits"), data.digits())
+        with pytest.raises(ValueError, match="digits holds no pictures"):
+            data.load("./digits")
+
+    def test_what_is_skipped_in_a_folder(self, tmp_path) -> None:
+        (array,) = self.save_pictures(tmp_path, "L", [(6, 4)])
+        (tmp_path / "x.png").mkdir()
+        (tmp_path / "._x.jpg").write_bytes(b"left by another system")
+        (tmp_path / "x.pdf").write_bytes(b"can be written as a picture, not read")
+        assert np.array_equal(data.to_bytes(data.load(tmp_path)), array[None, None])
+
+    @pytest.mark.parametrize("dtype", [np.uint16, np.int32, np.float32])
+    def test_more_than_8_bits_are_refused(self, tmp_path, dtype) -> None:
+        Image.fromarray(np.full((4, 4), 300, dtype)).save(tmp_path / "a.tif")
+        with pytest.raises(ValueError, match=r"a\.tif has more than 8 bits"):
+            data.from_folder(tmp_path)
+
+    def test_16_bit_png(self, tmp_path) -> None:
+        Image.fromarray(np.full((4, 4), 300, np.uint16)).save(tmp_path / "a.png")
+        with pytest.raises(ValueError, match=r"a\.png has more than 8 bits"):
+            data.from_folder(tmp_path)
+
+    @pytest.mark.parametrize("mode", ["LA", "RGBA", "P"])
+    def test_transparency(self, tmp_path, mode) -> None:
+        """Refused where there is some, and no matter where every pixel is opaque."""
+        colours = np.random.default_rng(0).integers(1, 256, (4, 4)).astype(np.uint8)
+        picture = Image.fromarray(colours).convert(mode)
+        picture.save(tmp_path / "a.png")
+        assert np.array_equal(data.to_bytes(data.from_folder(tmp_path))[0, 0], colours)
+        if mode == "P":
+            picture.save(tmp_path / "a.png", transparency=int(np.asarray(picture)[0, 0]))
+        else:
+            picture.putpixel((0, 0), (9,) * (len(mode) - 1) + (100,))
+            picture.save(tmp_path / "a.png")
+        with pytest.raises(ValueError, match=r"a\.png is transparent"):
+            data.from_folder(tmp_path)

@@ -1,6 +1,7 @@
 """Networks: the embedding against 50 digits, gradients that reach everything, shapes and errors."""
 
 import json
+import re
 
 import mpmath
 import pytest
@@ -151,6 +152,7 @@ class TestErrors:
             (lambda: UNet(blocks=0), "blocks 0"),
             (lambda: build({"name": "vit"}), "'vit'.*mlp.*unet"),
             (lambda: build({"name": "mlp", "colour": 1}), "colour"),
+            (lambda: build(None), "config is None; it must be a dictionary"),
         ]:
             with pytest.raises(ValueError, match=match):
                 make()
@@ -172,8 +174,9 @@ class TestDefaultNetwork:
     def test_shapes_it_cannot_serve(self) -> None:
         with pytest.raises(ValueError, match="101 x 101"):
             default_network((3, 101, 101))
-        with pytest.raises(ValueError, match=r"\(8, 8\)"):
-            default_network((8, 8))
+        for shape in ((8, 8), ("a",), (1, 8, 0), (2.0,)):
+            with pytest.raises(ValueError, match=re.escape(f"shape is {shape}; it must be")):
+                default_network(shape)
 
     def test_the_digits_network_is_small(self) -> None:
         weights = sum(p.numel() for p in default_network((1, 8, 8)).parameters())

@@ -25,6 +25,8 @@ def build(config: dict) -> nn.Module:
     Raises:
         ValueError: the name is not one of NETWORKS, or an option is not one that it takes.
     """
+    if not isinstance(config, dict):
+        raise ValueError(f"config is {config!r}; it must be a dictionary with a name.")
     options = dict(config)
     name = options.pop("name", None)
     if name not in NETWORKS:
@@ -44,10 +46,12 @@ def default_network(shape: Sequence[int]) -> nn.Module:
         ValueError: the shape is neither, or an image is too large for attention and cannot be
             halved any further.
     """
+    if len(shape) not in (1, 3) or not all(isinstance(n, int) and n > 0 for n in shape):
+        raise ValueError(
+            f"shape is {tuple(shape)}; it must be (d,) or (C, H, W), positive integers."
+        )
     if len(shape) == 1:
         return MLP(dim=shape[0])
-    if len(shape) != 3:
-        raise ValueError(f"shape is {tuple(shape)}; it must be (d,) or (C, H, W).")
     channels, height, width = shape
     multipliers = [1]
     while height % 2 == width % 2 == 0 and min(height, width) > 4:
