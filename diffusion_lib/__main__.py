@@ -14,15 +14,18 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
-from torch import Tensor, nn
+try:
+    import numpy as np
+    import torch
+    from torch import Tensor, nn
 
-from . import data, pictures, samplers
-from .networks import default_network
-from .prediction import PREDICTIONS
-from .schedule import NoiseSchedule
-from .training import Trainer, load_model, load_pretrained
+    from . import data, pictures, samplers
+    from .networks import default_network
+    from .prediction import PREDICTIONS
+    from .schedule import NoiseSchedule
+    from .training import Trainer, load_model, load_pretrained, pretrained_names
+except KeyboardInterrupt:  # importing torch takes seconds
+    raise SystemExit(130) from None
 
 SCHEDULES: dict[str, Callable[[], NoiseSchedule]] = {
     "linear": NoiseSchedule.linear,
@@ -38,6 +41,7 @@ RECIPE: dict[str, Any] = {
     "gradient_clip": 1.0,
     "seed": 0,
 }
+CHOICES = {"ddim": "eta", "ddpm": "variance"}  # the option that only this sampler has
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -46,14 +50,31 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     options.command = shlex.join(["python", "-m", "diffusion_lib", *arguments])
     try:
+        _check_numbers(options)
         options.run(options)
     except (ValueError, OSError, FloatingPointError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except (MemoryError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and "memory" not in str(error):
+            raise
+        print(f"error: there is too little memory to {options.less_memory}.", file=sys.stderr)
+        return 2
     except KeyboardInterrupt:
-        print("stopped; train --resume goes on from the last checkpoint.", file=sys.stderr)
+        print(f"stopped; {options.stopped}.", file=sys.stderr)
         return 130
     return 0
+
+
+def _check_numbers(options: argparse.Namespace) -> None:
+    for name in ("steps", "save_every", "size", "batch_size", "count"):
+        value = getattr(options, name, None)
+        if value is not None and not 1 <= value < 2**31:
+            raise ValueError(
+                f"--{name.replace('_', '-')} is {value}; it must be a positive integer below 2**31."
+            )
+    if not 0 <= getattr(options, "seed", 0) < 2**63:
+        raise ValueError(f"--seed is {options.seed}; it must be 0 or more and below 2**63.")
 
 
 # --- train --------------------------------------------------------------------------------------
@@ -62,12 +83,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def train(options: argparse.Namespace) -> None:
     """Train until options.steps steps are done in all, saving on the way; then draw samples."""
     out = Path(options.out)
+    if out.exists() and not out.is_dir():
+        raise ValueError(f"--out is {out}, which is a file; it must be a folder, new or not.")
     checkpoint = out / "checkpoint.safetensors"
     samples = data.load(options.data, options.size)
     trainer = (_resumed if options.resume else _fresh)(samples, checkpoint, options)
     if trainer.step >= options.steps:
         raise ValueError(
             f"--steps is {options.steps}, but {checkpoint} has already done {trainer.step}."
+        )
+    clip = _clip(trainer)
+    if clip is not None:
+        print(
+            f"note: this schedule ends so close to pure noise that what is predicted as "
+            f"{trainer.settings['prediction']} must be clipped: sample with --clip {clip[0]:g} "
+            f"{clip[1]:g}, as is done here, or train with --prediction v.",
+            file=sys.stderr,
         )
     notes = {"data": options.data, "command": options.command}
     trainer.save(checkpoint, **notes)  # a folder that cannot be written is best known now
@@ -92,10 +123,23 @@ def train(options: argparse.Namespace) -> None:
         device=trainer.device,
         sampler=samplers.ddim,
         prediction=trainer.settings["prediction"],
+        clip=clip,
     )
-    picture = samples.ndim == 4 or samples.shape[1] == 2
+    picture = pictures.has_picture(samples.shape[1:])
     pictures.save_samples(out / ("samples.png" if picture else "samples.npy"), drawn)
     print(f"wrote {', '.join(sorted(file.name for file in out.iterdir()))} to {out}")
+
+
+def _clip(trainer: Trainer) -> tuple[float, float] | None:
+    """The range of the data where samples would explode unclipped.
+
+    Predicted noise is divided by the root of alpha_bar_T to predict the data; with the cosine
+    schedule this multiplies every error by 20 000.
+    """
+    if trainer.settings["prediction"] in ("v", "x_0") or trainer.schedule.alpha_bar[-1] > 1e-6:
+        return None
+    bound = float(trainer.data.abs().max()) or 1.0
+    return -bound, bound
 
 
 def _fresh(samples: Tensor, checkpoint: Path, options: argparse.Namespace) -> Trainer:
@@ -133,30 +177,42 @@ def _resumed(samples: Tensor, checkpoint: Path, options: argparse.Namespace) -> 
 
 def sample(options: argparse.Namespace) -> None:
     """Draw options.count samples from a trained model and write them as a picture or an array."""
-    if options.count < 1:
-        raise ValueError(f"--count is {options.count}; it must be a positive integer.")
-    path = Path(options.checkpoint)
-    if path.is_dir():
-        path = path / "model.safetensors"
-    load = load_model if path.suffix else load_pretrained
-    model, schedule, info = load(str(path), device=options.device)
+    for sampler, choice in CHOICES.items():
+        if sampler != options.sampler and hasattr(options, choice):
+            raise ValueError(f"--{choice} is only for --sampler {sampler}, not {options.sampler}.")
+    model, schedule, info = _trained(options.checkpoint, options.device)
+    shape = info["data_shape"][1:]
+    pictures.prepare_output(options.out, shape)
     if options.steps is not None:
         schedule = schedule.strided(options.steps)
-    choice = {"eta": options.eta} if options.sampler == "ddim" else {"variance": options.variance}
+    choices = {name: getattr(options, name) for name in CHOICES.values() if hasattr(options, name)}
     drawn = _draw(
         model,
         schedule,
-        info["data_shape"][1:],
+        shape,
         count=options.count,
         seed=options.seed,
         device=next(model.parameters()).device,
         sampler=getattr(samplers, options.sampler),
         prediction=info["settings"]["prediction"],
         clip=options.clip,
-        **choice,
+        **choices,
     )
     pictures.save_samples(options.out, drawn)
     print(f"wrote {options.count} samples to {options.out}")
+
+
+def _trained(source: str, device: str) -> tuple[nn.Module, NoiseSchedule, dict[str, Any]]:
+    """The model of that name, else in the file or folder there; ./digits is a folder."""
+    if source in pretrained_names():
+        return load_pretrained(source, device=device)
+    path = Path(source)
+    if not path.exists():
+        raise ValueError(
+            f"--checkpoint is {source!r}; it must be {', '.join(pretrained_names())}, or an "
+            "existing file or folder of a run."
+        )
+    return load_model(path / "model.safetensors" if path.is_dir() else path, device=device)
 
 
 def _draw(
@@ -189,7 +245,11 @@ def _parser() -> argparse.ArgumentParser:
     command = commands.add_parser(
         "train", help="train a model on digits, a toy set, or your own data", formatter_class=shown
     )
-    command.set_defaults(run=train)
+    command.set_defaults(
+        run=train,
+        stopped="train --resume goes on from the last checkpoint, if there is one",
+        less_memory="train like this; try a smaller --batch-size or --size",
+    )
     toys = ", ".join(data.TOYS)
     command.add_argument(
         "--data", default="digits", help=f"digits, {toys}, a .npy file, or a folder of pictures"
@@ -221,15 +281,27 @@ def _parser() -> argparse.ArgumentParser:
     command = commands.add_parser(
         "sample", help="draw samples from a trained model", formatter_class=shown
     )
-    command.set_defaults(run=sample)
+    command.set_defaults(
+        run=sample,
+        stopped="no samples were written",
+        less_memory="sample like this; try a smaller --count",
+    )
     command.add_argument(
         "--checkpoint", default="digits", help="file or folder of a run; digits comes along"
     )
     command.add_argument("--sampler", choices=["ddpm", "ddim"], default="ddim", help="which one")
     command.add_argument("--steps", type=int, help="steps to take (default: all of the schedule)")
-    command.add_argument("--eta", type=float, default=0.0, help="randomness of ddim, 0 to 1")
     command.add_argument(
-        "--variance", choices=["posterior", "beta"], default="posterior", help="noise of ddpm"
+        "--eta",
+        type=float,
+        default=argparse.SUPPRESS,
+        help="randomness of ddim, 0 to 1 (default: 0)",
+    )
+    command.add_argument(
+        "--variance",
+        choices=["posterior", "beta"],
+        default=argparse.SUPPRESS,
+        help="noise of ddpm (default: posterior)",
     )
     command.add_argument(
         "--clip", type=float, nargs=2, metavar=("LOW", "HIGH"), help="range of the predicted data"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -32,16 +33,58 @@ def image_grid(x: Tensor, columns: int | None = None) -> np.ndarray:
     return grid[:, :, 0] if c == 1 else grid
 
 
+def has_picture(shape: Sequence[int]) -> bool:
+    """Whether samples of this shape are grey or colour images, or points in the plane."""
+    return tuple(shape) == (2,) or (len(shape) == 3 and shape[0] in (1, 3))
+
+
+def prepare_output(path: str | Path, shape: Sequence[int]) -> None:
+    """Make the folder of path, and see that samples of this shape can be written there.
+
+    Raises:
+        ValueError: path is a folder, its suffix is neither .npy nor that of a picture format, or
+            the samples have no picture and the suffix is not .npy.
+        OSError: its folder cannot be made.
+    """
+    path = Path(path)
+    if path.is_dir():
+        raise ValueError(f"{path} is a folder; give the name of a file in it.")
+    if path.suffix != ".npy":
+        if not has_picture(shape):
+            raise ValueError(
+                f"samples of shape {tuple(shape)} have no picture; write them to a .npy file."
+            )
+        if path.suffix.lower() not in _suffixes(shape):
+            raise ValueError(
+                f"{path} does not end in .npy or the suffix of a picture format, such as .png."
+            )
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OSError(f"{path} cannot be written: {error.strerror}.") from error
+
+
+def _suffixes(shape: Sequence[int]) -> set[str]:
+    """The suffixes under which Pillow writes images, or Matplotlib figures."""
+    if len(shape) == 3:
+        from PIL import Image
+
+        formats = Image.registered_extensions()
+        return {suffix for suffix, name in formats.items() if name in Image.SAVE}
+    from matplotlib.backend_bases import FigureCanvasBase
+
+    return {f".{name}" for name in FigureCanvasBase.get_supported_filetypes()}
+
+
 def save_samples(path: str | Path, x: Tensor) -> None:
     """Write samples as the suffix of path asks: .npy the numbers, anything else a picture.
 
     Images become a grid, enlarged if they are tiny; points (N, 2) become a scatter plot.
 
-    Raises:
-        ValueError: x is neither and the suffix is not .npy, or no picture format has the suffix.
+    Raises: as prepare_output.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
+    prepare_output(path, x.shape[1:])
     if path.suffix == ".npy":
         np.save(path, x.detach().cpu().numpy())
     elif x.ndim == 4:
@@ -52,15 +95,11 @@ def save_samples(path: str | Path, x: Tensor) -> None:
         picture.resize(
             (zoom * picture.width, zoom * picture.height), Image.Resampling.NEAREST
         ).save(path)
-    elif x.ndim == 2 and x.shape[1] == 2:
+    else:
         figure, axes = _figure()
         axes.scatter(*x.detach().cpu().numpy().T, s=2, alpha=0.6)
         axes.set_aspect("equal")
         figure.savefig(path)
-    else:
-        raise ValueError(
-            f"samples of shape {tuple(x.shape[1:])} have no picture; write them to a .npy file."
-        )
 
 
 def save_loss_curve(path: str | Path, losses: Tensor) -> None:

@@ -12,7 +12,8 @@ from PIL import Image
 from diffusion_lib import data, pictures, samplers
 from diffusion_lib.__main__ import RECIPE, SCHEDULES, _parser, main
 from diffusion_lib.networks import default_network
-from diffusion_lib.training import load_model, load_pretrained
+from diffusion_lib.schedule import NoiseSchedule
+from diffusion_lib.training import Trainer, load_model, load_pretrained
 
 
 def run(*arguments: object) -> int:
@@ -78,6 +79,42 @@ class TestTrain:
         assert run("train", *photos, *arguments) == 0
         assert load_model(tmp_path / "b" / "model.safetensors")[2]["data_shape"] == [3, 3, 8, 8]
 
+    def test_pictures_of_four_channels(self, tmp_path) -> None:
+        np.save(tmp_path / "x.npy", np.zeros((5, 4, 8, 8), np.float32))
+        arguments = ["--data", tmp_path / "x.npy", "--out", tmp_path, "--steps", 1]
+        assert run("train", *arguments, "--batch-size", 2, "--device", "cpu") == 0
+        assert np.load(tmp_path / "samples.npy").shape == (64, 4, 8, 8)
+
+    def test_names_go_before_folders(self, tmp_path, monkeypatch) -> None:
+        monkeypatch.chdir(tmp_path)
+        common = ["--steps", 1, "--device", "cpu"]
+        assert run("train", "--data", "moons", "--out", "digits", *common) == 0
+        assert run("train", "--data", "digits", "--out", "b", "--batch-size", 2, *common) == 0
+        common += ["--count", 2, "--out", "x.npy"]
+        for source, shape in [("digits", (2, 1, 8, 8)), ("./digits", (2, 2))]:
+            assert run("sample", "--checkpoint", source, *common) == 0
+            assert np.load("x.npy").shape == shape
+
+    def test_what_explodes_unclipped_is_clipped_and_said(self, tmp_path, capsys) -> None:
+        """The cosine schedule multiplies errors of the predicted noise by 20 000 at its end."""
+        common = ["--data", "checkerboard", "--schedule", "cosine", "--device", "cpu"]
+        out = tmp_path / "eps"
+        assert run("train", *common, "--steps", 60, "--out", out) == 0
+        said = [line for line in capsys.readouterr().err.splitlines() if line.startswith("note")]
+        assert len(said) == 1
+        assert "--clip -1.7" in said[0]
+        assert "--prediction v" in said[0]
+        drawn = {}
+        for clip in ([], ["--clip", "-1.8", "1.8"]):
+            sample = ["sample", "--checkpoint", out, "--steps", 50, "--out", tmp_path / "x.npy"]
+            assert run(*sample, *clip, "--device", "cpu") == 0
+            drawn[len(clip)] = np.abs(np.load(tmp_path / "x.npy")).max()
+        assert drawn[0] > 10 > 1.8 >= drawn[3]
+        capsys.readouterr()
+        common += ["--steps", 1, "--out", tmp_path / "v", "--prediction", "v"]
+        assert run("train", *common) == 0
+        assert "note" not in capsys.readouterr().err
+
     def test_the_defaults_are_the_recipe_of_the_shipped_digits(self) -> None:
         options = _parser().parse_args(["train"])
         _, schedule, info = load_pretrained("digits")
@@ -124,20 +161,44 @@ class TestErrors:
         [
             (["train", "--data", "nothing"], "data is 'nothing'"),
             (["train", "--device", "warp"], "device is 'warp'"),
-            (["train", "--batch-size", "0"], "batch_size is 0"),
+            (["train", "--batch-size", "0"], "--batch-size is 0"),
+            (["train", "--learning-rate", "0"], "learning_rate is 0"),
+            (["train", "--steps", "0"], "--steps is 0; it must be a positive integer"),
+            (["train", "--save-every", "-1"], "--save-every is -1"),
+            (["train", "--size", "-3"], "--size is -3"),
+            (["train", "--seed", str(2**64)], "--seed is 18446744073709551616"),
+            (["train", "--seed", "-1"], "--seed is -1"),
+            (["train", "--out", "file"], "--out is file, which is a file"),
             (["train", "--resume"], "checkpoint.safetensors does not exist"),
-            (["sample", "--checkpoint", "none.safetensors"], "none.safetensors does not exist"),
-            (["sample", "--checkpoint", "cats"], "name is 'cats'"),
+            (["sample", "--checkpoint", "none.safetensors"], "--checkpoint is 'none.safetensors'"),
+            (["sample", "--checkpoint", "cats"], "'cats'; it must be digits, or an existing"),
+            (["sample", "--checkpoint", "missing/path"], "--checkpoint is 'missing/path'"),
+            (["sample", "--checkpoint", "folder"], "model.safetensors does not exist"),
+            (["sample", "--checkpoint", "./digits"], "--checkpoint is './digits'"),
+            (["sample", "--checkpoint", "file"], "file is damaged or not a checkpoint"),
+            (["sample", "--sampler", "ddpm", "--eta", ".5"], "--eta is only for --sampler ddim"),
+            (["sample", "--variance", "beta"], "--variance is only for --sampler ddpm"),
+            (["sample", "--steps", "0"], "--steps is 0"),
+            (["sample", "--seed", "-1"], "--seed is -1"),
+            (["sample", "--device", "cuda:99"], "device is 'cuda:99'"),
             (["sample", "--steps", "2000"], "2000"),
             (["sample", "--eta", "5", "--steps", "2"], "eta is 5"),
             (["sample", "--count", "0"], "--count is 0"),
-            (["sample", "--count", "1", "--steps", "1", "--out", "x.doc"], ".doc"),
+            (["sample", "--count", str(10**30)], "--count is 1000"),
+            (["sample", "--out", "x.doc"], "x.doc does not end in .npy or the suffix"),
+            (["sample", "--out", "folder"], "folder is a folder"),
+            (["sample", "--out", "file/x.png"], "file/x.png cannot be written: "),
         ],
     )
     def test_one_sentence_and_code_2(
         self, arguments, message, tmp_path, monkeypatch, capsys
     ) -> None:
+        """Before anything is trained or drawn."""
         monkeypatch.chdir(tmp_path)
+        monkeypatch.setattr(Trainer, "train", None)
+        monkeypatch.setattr(samplers, "_evaluating", None)
+        (tmp_path / "folder").mkdir()
+        (tmp_path / "file").touch()
         assert main(arguments) == 2
         lines = [
             line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")
@@ -145,6 +206,51 @@ class TestErrors:
         assert len(lines) == 1
         assert message in lines[0]
         assert "Traceback" not in lines[0]
+
+    @pytest.mark.parametrize("name", ["ddim", "ddpm"])
+    def test_too_little_memory(self, name, tmp_path, monkeypatch, capsys) -> None:
+        def allocate(*_, **__) -> None:
+            raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried 10 PB.")
+
+        monkeypatch.setattr(samplers, name, allocate)
+        assert run("sample", "--sampler", name, "--out", tmp_path / "x.png") == 2
+        assert capsys.readouterr().err == (
+            "error: there is too little memory to sample like this; try a smaller --count.\n"
+        )
+
+    def test_points_of_three_coordinates_have_no_picture(self, tmp_path, capsys) -> None:
+        model = default_network((3,))
+        trainer = Trainer(model, NoiseSchedule.linear(), torch.ones(4, 3), device="cpu")
+        trainer.export(tmp_path / "model.safetensors")
+        assert run("sample", "--checkpoint", tmp_path, "--out", tmp_path / "x.png") == 2
+        assert "write them to a .npy file" in capsys.readouterr().err
+        assert not (tmp_path / "x.png").exists()
+
+    def test_control_c_says_what_remains(self, tmp_path, monkeypatch, capsys) -> None:
+        def press(*_, **__) -> None:
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr(samplers, "ddim", press)
+        assert run("sample", "--out", tmp_path / "x.png") == 130
+        assert capsys.readouterr().err == "stopped; no samples were written.\n"
+        monkeypatch.setattr(Trainer, "train", press)
+        assert run("train", "--out", tmp_path / "run") == 130
+        assert "stopped; train --resume goes on" in capsys.readouterr().err
+
+    def test_control_c_during_imports(self) -> None:
+        program = """
+import runpy, sys
+class Press:
+    def find_spec(name, *_):
+        if name == "torch":
+            raise KeyboardInterrupt
+sys.meta_path.insert(0, Press)
+runpy.run_module("diffusion_lib", run_name="__main__")
+"""
+        command = [sys.executable, "-c", program]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert done.returncode == 130
+        assert done.stderr == ""
 
     def test_as_a_program(self) -> None:
         command = [sys.executable, "-m", "diffusion_lib", "train", "--data", "nothing"]
