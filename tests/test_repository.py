@@ -5,12 +5,14 @@ import re
 import shutil
 import subprocess
 import sys
+import textwrap
 import tomllib
 
 import pytest
 import repository
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
+from diffusion_lib.verify import CheckFailed
 from notebooks import ROOT, digest
 
 URL = "https://github.com/someone/somewhere"
@@ -135,6 +137,16 @@ def test_another_torch_makes_another_environment(tmp_path, asked, sets_up):
     result = make(tmp_path, "--dry-run", "book", *asked)
     assert "jupyter-book build" in result.stdout
     assert ("venv --clear" in result.stdout) == sets_up
+
+
+def test_the_example_for_contributors_runs_and_can_fail():
+    guide = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    (example,) = map(textwrap.dedent, re.findall(r"```python\n(.*?)```", guide, re.DOTALL))
+    exec(example, {})
+    wrong = example.replace("(1 - step)", "(1 + step)")
+    assert wrong != example
+    with pytest.raises(CheckFailed, match=r"P4 \(holds\): not proved"):
+        exec(wrong, {})
 
 
 # Colab's packages in August 2026, on Python 3.13.15.
