@@ -9,8 +9,6 @@ which the book's ledger is assembled. A claim whose verdict lacks its checks rai
 
 from __future__ import annotations
 
-import html
-import re
 import tomllib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, field
@@ -332,7 +330,7 @@ class Claim:
 
     def _facts(self) -> Iterable[tuple[str, str]]:
         named = {
-            "holds if": self.condition,
+            "condition": self.condition,
             "corrected": self.corrected,
             "counterexample": self.counterexample,
             "assumes": "; ".join(self.assumes),
@@ -341,23 +339,24 @@ class Claim:
         }
         return ((key, text) for key, text in named.items() if text)
 
-    def _repr_html_(self) -> str:
-        name = self.verdict.split()[-1]  # holds, if, typo, false
-        colour = {"holds": "#1f8f6a", "if": "#b9790a", "typo": "#c9478f", "false": "#d9562b"}[name]
-        facts = "".join(f"<dt>{key}</dt><dd>{_html(text)}</dd>" for key, text in self._facts())
-        checks = "".join(
-            f'<li class="check-{c.kind}"><b>{c.kind}</b> <span>{_html(c.what)}</span> '
-            f"<small>{_html(c.detail)}</small></li>"
-            for c in self.checks
+    def _repr_markdown_(self) -> str:
+        """The card. Jupyter and Colab typeset $maths$ in Markdown, Colab does not in HTML.
+
+        The HTML tags only carry the names by which the book's style sheet finds the parts.
+        """
+        facts = [f'<span class="claim-key">{key}</span> {text}' for key, text in self._facts()]
+        checks = [
+            f'- <span class="check-{check.kind}">**{check.kind}**</span> {check.what}'
+            + (f" <small>({check.detail})</small>" if check.detail else "")
+            for check in self.checks
+        ]
+        kind = self.verdict.split()[-1]  # holds, if, typo, false
+        head = (
+            f'<span class="claim-id">**{self.id}**</span> '
+            f'<span class="claim-verdict">{self.verdict}</span>'
         )
-        return (
-            f'<div class="claim-card claim-{name}" '
-            f'style="border-left:4px solid {colour};padding:.5em 1em;margin:1em 0">'
-            f'<div class="claim-head"><span class="claim-id"><b>{self.id}</b></span> '
-            f'<span class="claim-verdict" style="color:{colour}">{self.verdict}</span></div>'
-            f'<div class="claim-statement">{_html(self.statement)}</div>'
-            f'<dl class="claim-facts">{facts}</dl><ul class="claim-checks">{checks}</ul></div>'
-        )
+        parts = [head, self.statement, *facts, "\n".join(checks)]
+        return "\n\n".join([f'<div class="claim-card claim-{kind}">', *parts, "</div>"])
 
 
 def claim(
@@ -438,14 +437,8 @@ def _display(card: Claim) -> None:
     if get_ipython() is None:
         print(card)
         return
-    data = {"text/plain": str(card), "text/html": card._repr_html_(), PAYLOAD: card.payload}
+    data = {"text/plain": str(card), "text/markdown": card._repr_markdown_(), PAYLOAD: card.payload}
     display(data, raw=True)
-
-
-def _html(text: str) -> str:
-    r"""Escaped, with `code` and $maths$ marked the way browsers and notebooks read them."""
-    escaped = html.escape(text, quote=False)
-    return re.sub(r"`([^`]+)`", r"<code>\1</code>", escaped)
 
 
 # --- Deciding whether an expression is zero -------------------------------------------------------
