@@ -7,6 +7,7 @@ from pathlib import Path
 import nbformat
 import pytest
 
+from diffusion_lib import verify
 from diffusion_lib.verify import PAYLOAD
 
 ROOT = Path(__file__).parents[1]
@@ -21,6 +22,14 @@ def test_the_code_runs_from_top_to_bottom():
     assert names["x_t"].shape == (4, 1, 8, 8)
 
 
+def test_the_answer_on_the_page_is_the_answer(monkeypatch):
+    checks, prove = [], verify.prove
+    monkeypatch.setattr(verify, "prove", lambda *a, **k: checks.append(prove(*a, **k)))
+    exec(re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)[0], {})
+    printed = re.findall(r"^> (.+)$", PAGE, re.MULTILINE)
+    assert printed == [check._repr_markdown_() for check in checks]
+
+
 @pytest.mark.parametrize(("right", "wrong"), [("(1 - beta)", "(1 + beta)"), ("step.mean", "x_0")])
 def test_the_proof_can_fail(right, wrong):
     proof = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)[0]
@@ -30,7 +39,8 @@ def test_the_proof_can_fail(right, wrong):
 
 
 def test_every_chapter_is_listed_and_no_other():
-    assert re.findall(r"\]\(\.\./notebooks/(\w+)\.ipynb\)", PAGE) == [p.stem for p in CHAPTERS]
+    rows = re.findall(r"^\| (\d+) \| \[.+?\]\(\.\./notebooks/(\w+)\.ipynb\)", PAGE, re.MULTILINE)
+    assert rows == [(str(int(path.stem[:2])), path.stem) for path in CHAPTERS]
 
 
 def test_the_number_of_claims_is_the_number_of_claims():
@@ -46,6 +56,6 @@ def test_the_example_verdicts_are_those_of_the_chapters():
         for output in cell.get("outputs", [])
         if PAYLOAD in output.get("data", {})
     }
-    examples = re.findall(r"^\| \*\*(.+)\*\* \| .+ \| ([A-Z]\d+),", PAGE, re.MULTILINE)
+    examples = re.findall(r"^\| \*\*(.+)\*\* \| .+ \| \[(\w+)\]\(ledger\.md#\2\),", PAGE, re.MULTILINE)
     assert len(examples) == 4
     assert all(verdicts[claim] == verdict for verdict, claim in examples)
