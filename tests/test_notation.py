@@ -91,9 +91,9 @@ def edm(at: SimpleNamespace) -> list:
 
 
 def flow(at: SimpleNamespace) -> list:
-    tau = sp.Symbol("tau")
-    y = tau * x_0 + (1 - tau) * eps
-    return [y.subs(tau, at.flow_tau) - at.flow_y, y.diff(tau) - at.flow_u]
+    u = sp.Symbol("u")
+    y = u * x_0 + (1 - u) * eps
+    return [y.subs(u, at.flow_u) - at.flow_y, y.diff(u) - at.flow_w]
 
 
 beta_t = 1 - OURS["alpha_bar"] * (1 + h**2)
