@@ -235,15 +235,35 @@ def _draw(
 # --- the parser ---------------------------------------------------------------------------------
 
 
+EXAMPLES = """\
+examples:
+  python -m diffusion_lib sample --steps 50
+      a picture of 64 digits, from the model that comes along
+  python -m diffusion_lib train --data photos --size 32 --out runs/photos
+      your own model, of the pictures in the folder photos
+"""
+
+
+class _Help(argparse.ArgumentDefaultsHelpFormatter):
+    """Shows the defaults that there are, once each."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        none = action.default is None or action.nargs == 0  # a switch is off
+        said = "(default:" in (action.help or "")
+        return action.help if none or said else super()._get_help_string(action)
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m diffusion_lib", description="Train a diffusion model, and sample from it."
+        prog="python -m diffusion_lib",
+        description="Train a diffusion model, and sample from it.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     commands = parser.add_subparsers(required=True, metavar="{train,sample}")
-    shown = argparse.ArgumentDefaultsHelpFormatter
 
     command = commands.add_parser(
-        "train", help="train a model on digits, a toy set, or your own data", formatter_class=shown
+        "train", help="train a model on digits, a toy set, or your own data", formatter_class=_Help
     )
     command.set_defaults(
         run=train,
@@ -254,7 +274,7 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument(
         "--data", default="digits", help=f"digits, {toys}, a .npy file, or a folder of pictures"
     )
-    command.add_argument("--size", type=int, help="crop and resize a folder's pictures to this")
+    command.add_argument("--size", type=int, help="side of the pictures of a folder, in pixels")
     command.add_argument("--out", default="runs/digits", help="folder to write to")
     command.add_argument("--steps", type=int, default=4000, help="training steps in all")
     command.add_argument("--resume", action="store_true", help="go on with the run in --out")
@@ -265,10 +285,10 @@ def _parser() -> argparse.ArgumentParser:
         ("schedule", list(SCHEDULES), "noise schedule of 1000 steps"),
         ("prediction", list(PREDICTIONS), "what the network predicts"),
         ("batch_size", None, "samples per step"),
-        ("learning_rate", None, "of Adam"),
-        ("ema_decay", None, "of the moving average of the weights"),
+        ("learning_rate", None, "learning rate of Adam"),
+        ("ema_decay", None, "decay of the moving average of the weights"),
         ("gradient_clip", None, "largest norm of the gradient"),
-        ("seed", None, "of the weights, the order of the data and the noise"),
+        ("seed", None, "seed of the weights, the order of the data and the noise"),
     ):
         recipe.add_argument(
             f"--{name.replace('_', '-')}",
@@ -279,7 +299,7 @@ def _parser() -> argparse.ArgumentParser:
         )
 
     command = commands.add_parser(
-        "sample", help="draw samples from a trained model", formatter_class=shown
+        "sample", help="draw samples from a trained model", formatter_class=_Help
     )
     command.set_defaults(
         run=sample,
@@ -287,9 +307,13 @@ def _parser() -> argparse.ArgumentParser:
         less_memory="sample like this; try a smaller --count",
     )
     command.add_argument(
-        "--checkpoint", default="digits", help="file or folder of a run; digits comes along"
+        "--checkpoint",
+        default="digits",
+        help="a run's file or folder, or digits, the model that comes along",
     )
-    command.add_argument("--sampler", choices=["ddpm", "ddim"], default="ddim", help="which one")
+    command.add_argument(
+        "--sampler", choices=["ddpm", "ddim"], default="ddim", help="sampler to use"
+    )
     command.add_argument("--steps", type=int, help="steps to take (default: all of the schedule)")
     command.add_argument(
         "--eta",
@@ -301,13 +325,13 @@ def _parser() -> argparse.ArgumentParser:
         "--variance",
         choices=["posterior", "beta"],
         default=argparse.SUPPRESS,
-        help="noise of ddpm (default: posterior)",
+        help="variance of the noise of ddpm (default: posterior)",
     )
     command.add_argument(
-        "--clip", type=float, nargs=2, metavar=("LOW", "HIGH"), help="range of the predicted data"
+        "--clip", type=float, nargs=2, metavar=("LOW", "HIGH"), help="keep predicted data in this range"
     )
     command.add_argument("--count", type=int, default=64, help="number of samples")
-    command.add_argument("--seed", type=int, default=0, help="of the noise")
+    command.add_argument("--seed", type=int, default=0, help="seed of the noise")
     command.add_argument("--out", default="samples.png", help="a picture, or .npy for the numbers")
     _add_device(command)
     return parser

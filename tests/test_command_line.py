@@ -1,5 +1,6 @@
 """The command line: train, stop, resume, sample, and one sentence when something is wrong."""
 
+import re
 import subprocess
 import sys
 
@@ -153,6 +154,26 @@ class TestSample:
         assert grid.shape == (3 * 9 - 1, 4 * 9 - 1)
         with Image.open(out) as picture:
             assert np.array_equal(np.asarray(picture)[::6, ::6], grid)
+
+
+class TestHelp:
+    @pytest.mark.parametrize("command", ["train", "sample"])
+    def test_every_option_says_its_default_once(self, command, capsys) -> None:
+        with pytest.raises(SystemExit):
+            run(command, "--help")
+        text = " ".join(capsys.readouterr().out.split())
+        assert "None" not in text
+        assert "False" not in text
+        assert not re.search(r"\(default: [^)]*\) \(default", text)
+        assert re.search(r"--seed SEED seed of .+? \(default: 0\)", text)
+
+    def test_the_examples_are_commands(self, capsys) -> None:
+        with pytest.raises(SystemExit):
+            run("--help")
+        examples = re.findall(r"^  python -m diffusion_lib (.+)$", capsys.readouterr().out, re.M)
+        assert len(examples) == 2
+        for example in examples:
+            assert _parser().parse_args(example.split())
 
 
 class TestErrors:
