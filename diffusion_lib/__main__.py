@@ -328,7 +328,11 @@ def _parser() -> argparse.ArgumentParser:
         help="variance of the noise of ddpm (default: posterior)",
     )
     command.add_argument(
-        "--clip", type=float, nargs=2, metavar=("LOW", "HIGH"), help="keep predicted data in this range"
+        "--clip",
+        type=float,
+        nargs=2,
+        metavar=("LOW", "HIGH"),
+        help="keep predicted data in this range",
     )
     command.add_argument("--count", type=int, default=64, help="number of samples")
     command.add_argument("--seed", type=int, default=0, help="seed of the noise")

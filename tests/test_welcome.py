@@ -56,6 +56,8 @@ def test_the_example_verdicts_are_those_of_the_chapters():
         for output in cell.get("outputs", [])
         if PAYLOAD in output.get("data", {})
     }
-    examples = re.findall(r"^\| \*\*(.+)\*\* \| .+ \| \[(\w+)\]\(ledger\.md#\2\),", PAGE, re.MULTILINE)
+    examples = re.findall(
+        r"^\| \*\*(.+)\*\* \| .+ \| \[(\w+)\]\(ledger\.md#\2\),", PAGE, re.MULTILINE
+    )
     assert len(examples) == 4
     assert all(verdicts[claim] == verdict for verdict, claim in examples)
