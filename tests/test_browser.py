@@ -131,7 +131,7 @@ def test_every_page_is_whole(browser, strict_build, screen):
 
 
 def test_the_claim_cards_are_set_too(browser, strict_build):
-    """The cards are HTML, not Markdown: their formulas are only set because MathJax is told to."""
+    """The cards come out of the notebooks, and their formulas are set like those of the text."""
     source, _ = strict_build
     page = browser.new_page()
     page.goto((source / "_build" / "html" / "notebooks" / "03_posterior.html").as_uri())
