@@ -10,7 +10,8 @@ Notation (DDPM's): :math:`\bar\alpha_t=\prod_{i\le t}(1-\beta_i)` with :math:`\b
 not. Every Gaussian is isotropic; a formula holds coordinate by coordinate, so arguments broadcast.
 
 Papers: [DDPM] Ho et al. 2020, [DDIM] Song et al. 2021, [iDDPM] Nichol and Dhariwal 2021,
-[PD] Salimans and Ho 2022, [VDM] Kingma et al. 2021.
+[PD] Salimans and Ho 2022, [VDM] Kingma et al. 2021, [LDM] Rombach et al. 2022, [Chen] Chen 2023,
+[Analytic-DPM] Bao et al. 2022.
 """
 
 from __future__ import annotations
@@ -55,6 +56,11 @@ def sqrt(x: Number) -> Number:
 def log(x: Number) -> Number:
     """The natural logarithm of x."""
     return 0 if isinstance(x, int) and x == 1 else _library_of(x).log(x)
+
+
+def exp(x: Number) -> Number:
+    """The exponential of x."""
+    return _library_of(x).exp(x)
 
 
 # --- Gaussians ------------------------------------------------------------------------------------
@@ -200,6 +206,32 @@ def posterior_mean_from_eps(
     return (x_t - beta / sqrt(1 - alpha_bar_t) * eps) / sqrt(1 - beta)
 
 
+def reverse_variance(x_0_variance: Number, alpha_bar_s: Number, alpha_bar_t: Number) -> Number:
+    r"""The variance of :math:`q(x_s\mid x_t)` at an x_t where the data have a given variance.
+
+    The law of total variance, with the weight of :math:`x_0` in `posterior_mean`:
+
+    .. math:: \tilde\beta+\Big(\frac{\sqrt{\bar\alpha_s}\,\beta}{1-\bar\alpha_t}\Big)^2
+              \operatorname{Var}[x_0\mid x_t]
+
+    Averaged over x_t it is the best variance of a Gaussian reverse step. Source: [Analytic-DPM]
+    theorem 1. Proved in chapter 03 (claims P13, I19).
+    """
+    weight_0 = posterior_mean(0, 1, alpha_bar_s, alpha_bar_t)
+    return posterior_variance(alpha_bar_s, alpha_bar_t) + weight_0**2 * x_0_variance
+
+
+def interpolated_log_variance(share: Number, alpha_bar_s: Number, alpha_bar_t: Number) -> Number:
+    r""":math:`v\log\beta+(1-v)\log\tilde\beta`: a learned variance, between its two extremes.
+
+    The network outputs the share v. Minus infinity at s = 0 unless v = 1, because
+    :math:`\tilde\beta=0` there. Source: [iDDPM] eq. 15. Proved in chapter 03 (claim P12).
+    """
+    largest = log(step_beta(alpha_bar_s, alpha_bar_t))
+    smallest = log(posterior_variance(alpha_bar_s, alpha_bar_t))
+    return share * largest + (1 - share) * smallest
+
+
 # --- What a network predicts ----------------------------------------------------------------------
 
 
@@ -285,6 +317,27 @@ def ddim_sigma(eta: Number, alpha_bar_s: Number, alpha_bar_t: Number) -> Number:
     return eta * sqrt(posterior_variance(alpha_bar_s, alpha_bar_t))
 
 
+def ddim_forward(
+    x_s: Number, x_0: Number, alpha_bar_s: Number, alpha_bar_t: Number, sigma: Number
+) -> Gaussian:
+    r"""The forward kernel :math:`q_\sigma(x_t\mid x_s,x_0)` that belongs to `reverse_step`.
+
+    .. math:: \mathcal N\Big(\sqrt{\bar\alpha_t}\,x_0
+              +\frac{\sqrt{(1-\bar\alpha_s-\sigma^2)(1-\bar\alpha_t)}}{1-\bar\alpha_s}
+              (x_s-\sqrt{\bar\alpha_s}\,x_0),
+              \ \frac{1-\bar\alpha_t}{1-\bar\alpha_s}\sigma^2\Big)
+
+    It is free of x_0, a Markov kernel, exactly at :math:`\sigma^2=\tilde\beta`. Defined for s ≥ 1.
+    Source: [DDIM] sec. 3.1, where it is left to Bayes' rule. Proved in chapter 09 (claim I12).
+    """
+    x_s_law, x_t_law = marginal(x_0, alpha_bar_s), marginal(x_0, alpha_bar_t)
+    covariance = sqrt((x_s_law.variance - sigma**2) * x_t_law.variance)
+    return Gaussian(
+        x_t_law.mean + covariance / x_s_law.variance * (x_s - x_s_law.mean),
+        x_t_law.variance / x_s_law.variance * sigma**2,
+    )
+
+
 def noise_mixture(alpha_bar_s: Number, sigma: Number) -> tuple[Number, Number]:
     r"""The weights (a, b) of :math:`\epsilon_s=a\,\epsilon_t+b\,z`, with :math:`a^2+b^2=1`.
 
@@ -345,6 +398,46 @@ def data_reverse(
     )
 
 
+def data_eps_variance(variance: Number, alpha_bar_t: Number) -> Number:
+    r""":math:`\operatorname{Var}[\epsilon\mid x_t]` when :math:`x_0\sim\mathcal N(\mu,v)`.
+
+    .. math:: \frac{\bar\alpha_t v}{\bar\alpha_t v+1-\bar\alpha_t}
+
+    No network has a smaller squared error per coordinate at step t. Proved in chapter 04
+    (claim L13).
+    """
+    return alpha_bar_t * variance / data_marginal(0, variance, alpha_bar_t).variance
+
+
+def data_step(
+    x_t: Gaussian,
+    mean: Number,
+    variance: Number,
+    alpha_bar_s: Number,
+    alpha_bar_t: Number,
+    sigma: Number,
+    deviation: Number,
+) -> Gaussian:
+    r"""The law of :math:`x_s` after one sampler step from a Gaussian :math:`x_t`.
+
+    The data are :math:`\mathcal N(\mu,v)` and the network is perfect, `data_eps`. Then the step
+    :math:`x_s=` `reverse_mean` :math:`(\hat x_0,\hat\epsilon)+\text{deviation}\cdot z` is affine in
+    x_t, and Gaussians stay Gaussian. The steps of a sampler, one after the other, give the exact law
+    of its output at any step count. ``deviation`` is σ for DDIM and for DDPM with the posterior
+    variance; DDPM with variance β has :math:`\sigma^2=\tilde\beta` and deviation
+    :math:`\sqrt\beta`.
+
+    Proved in chapter 07 (claim S4).
+    """
+
+    def step(x: Number) -> Number:
+        eps = data_eps(x, mean, variance, alpha_bar_t)
+        return reverse_mean(x_0_from_eps(x, eps, alpha_bar_t), eps, alpha_bar_s, sigma)
+
+    slope = step(1) - step(0)
+    return Gaussian(step(x_t.mean), slope**2 * x_t.variance + deviation**2)
+
+
 # --- Weights of the bound -------------------------------------------------------------------------
 
 
@@ -353,10 +446,22 @@ def bound_weight_eps(alpha_bar_s: Number, alpha_bar_t: Number, variance: Number)
 
     .. math:: \frac{\beta^2}{2\sigma^2\,\alpha\,(1-\bar\alpha_t)}
 
-    In nats. Source: [DDPM] eq. 12.
+    In nats. At s = 0 it is the weight in the reconstruction term, with the variance of the decoder.
+    Source: [DDPM] eq. 12. Proved in chapter 05 (claims L7, L8).
     """
     beta = step_beta(alpha_bar_s, alpha_bar_t)
     return beta**2 / (2 * variance * (1 - beta) * (1 - alpha_bar_t))
+
+
+def bound_weight_x_0(alpha_bar_s: Number, alpha_bar_t: Number, variance: Number) -> Number:
+    r"""The weight of :math:`\|x_0-\hat x_0\|^2` in the bound, for a step's variance.
+
+    .. math:: \frac{\bar\alpha_s\,\beta^2}{2\sigma^2(1-\bar\alpha_t)^2}
+
+    In nats. At :math:`\sigma^2=\tilde\beta` it is half the drop in `snr`. Source: [VDM] eq. 13-14.
+    Proved in chapter 05 (claims L6, L12).
+    """
+    return posterior_mean(0, 1, alpha_bar_s, alpha_bar_t) ** 2 / (2 * variance)
 
 
 # --- Schedules ------------------------------------------------------------------------------------
@@ -370,6 +475,26 @@ def linear_beta(t: Number, T: Number, beta_start: Number, beta_end: Number) -> N
     return beta_start + (beta_end - beta_start) * (t - 1) / (T - 1)
 
 
+def scaled_linear_beta(t: Number, T: Number, beta_start: Number, beta_end: Number) -> Number:
+    r""":math:`\beta_t` whose square root lies on a straight line ([LDM], appendix and code)."""
+    return linear_beta(t, T, sqrt(beta_start), sqrt(beta_end)) ** 2
+
+
+def sigmoid_alpha_bar(t: Number, T: Number, start: Number, end: Number, tau: Number) -> Number:
+    r""":math:`\bar\alpha_t` on a piece of the logistic curve, from 1 at t = 0 to 0 at t = T.
+
+    .. math:: \bar\alpha_t=\frac{g(T)-g(t)}{g(T)-g(0)},\qquad
+              g(t)=\frac1{1+e^{-(a+(b-a)t/T)/\tau}}
+
+    with a = ``start`` and b = ``end``. Source: [Chen] algorithm 1; -3, 3 and τ = 1 there.
+    """
+
+    def g(t: Number) -> Number:
+        return 1 / (1 + exp(-(start + (end - start) * t / T) / tau))
+
+    return (g(T) - g(t)) / (g(T) - g(0 * t))
+
+
 def cosine_alpha_bar(t: Number, T: Number, s: Number) -> Number:
     r""":math:`\bar\alpha_t=f(t)/f(0)`, :math:`f(t)=\cos^2\big(\frac{t/T+s}{1+s}\frac\pi2\big)`.
 
@@ -381,6 +506,20 @@ def cosine_alpha_bar(t: Number, T: Number, s: Number) -> Number:
         return library.cos((t / T + s) / (1 + s) * library.pi / 2) ** 2
 
     return f(t) / f(0 * t)
+
+
+# --- The network's clock --------------------------------------------------------------------------
+
+
+def clock_frequency(i: Number, half: Number, max_period: Number) -> Number:
+    r"""The i-th angular frequency of the time embedding, :math:`P^{-i/h}` for i = 0..h-1.
+
+    .. math:: f_i=e^{-\ln(P)\,i/h}
+
+    The network is told :math:`\cos(tf_i)` and :math:`\sin(tf_i)`. Source: Vaswani et al. 2017,
+    sec. 3.5, in the form that diffusion code uses. Proved in chapter 13 (claim N1).
+    """
+    return exp(-log(max_period) * i / half)
 
 
 # --- From a formula to its table ------------------------------------------------------------------

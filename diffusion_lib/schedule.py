@@ -8,7 +8,7 @@ stride is, and the adjacent-step mistake cannot be written. (Chapter 02.)
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -136,10 +136,30 @@ class NoiseSchedule:
         Raises:
             ValueError: if T < 2 or a beta is not strictly between 0 and 1.
         """
+        return cls._from_beta_formula(closed_forms.linear_beta, T, beta_start, beta_end)
+
+    @classmethod
+    def scaled_linear(
+        cls, T: int = 1000, beta_start: float = 0.00085, beta_end: float = 0.012
+    ) -> NoiseSchedule:
+        r""":math:`\sqrt{\beta_t}` on a line (Rombach et al. 2022; made for T = 1000).
+
+        Raises:
+            ValueError: if T < 2 or a beta is not strictly between 0 and 1.
+        """
+        return cls._from_beta_formula(closed_forms.scaled_linear_beta, T, beta_start, beta_end)
+
+    @classmethod
+    def _from_beta_formula(
+        cls, formula: Callable[..., Any], T: int, beta_start: float, beta_end: float
+    ) -> NoiseSchedule:
         _demand_steps(T, least=2)
+        for name, beta in (("beta_start", beta_start), ("beta_end", beta_end)):
+            if not 0 < beta < 1:
+                raise ValueError(f"{name} is {beta}; it must lie strictly between 0 and 1.")
         with mpmath.workdps(_DIGITS):
             ends = mpmath.mpf(beta_start), mpmath.mpf(beta_end)
-            betas = [closed_forms.linear_beta(mpmath.mpf(t), T, *ends) for t in range(1, T + 1)]
+            betas = [formula(mpmath.mpf(t), T, *ends) for t in range(1, T + 1)]
         return cls._from_exact_betas(betas)
 
     @classmethod
@@ -151,14 +171,42 @@ class NoiseSchedule:
         Raises:
             ValueError: if T < 1, s < 0 or the cap is not strictly between 0 and 1.
         """
-        _demand_steps(T)
         if not 0 <= s < math.inf:
             raise ValueError(f"s is {s}; it must be a number of 0 or more.")
+        return cls._from_level_formula(closed_forms.cosine_alpha_bar, T, max_beta, s)
+
+    @classmethod
+    def sigmoid(
+        cls,
+        T: int = 1000,
+        start: float = -3.0,
+        end: float = 3.0,
+        tau: float = 1.0,
+        max_beta: float = 0.999,
+    ) -> NoiseSchedule:
+        r"""The sigmoid schedule (Chen 2023, algorithm 1), each :math:`\beta_t` capped as in `cosine`.
+
+        Raises:
+            ValueError: if T < 1, start is not below end, tau is not above 0, or the cap is not
+                strictly between 0 and 1.
+        """
+        if not -math.inf < start < end < math.inf:
+            raise ValueError(f"start is {start} and end {end}; start must be below end.")
+        if not 0 < tau < math.inf:
+            raise ValueError(f"tau is {tau}; it must be a number above 0.")
+        return cls._from_level_formula(closed_forms.sigmoid_alpha_bar, T, max_beta, start, end, tau)
+
+    @classmethod
+    def _from_level_formula(
+        cls, formula: Callable[..., Any], T: int, max_beta: float, *shape: float
+    ) -> NoiseSchedule:
+        r"""The schedule of a formula for :math:`\bar\alpha_t`, each :math:`\beta_t` capped."""
+        _demand_steps(T)
         if not 0 < max_beta < 1:
             raise ValueError(f"max_beta is {max_beta}; it must lie strictly between 0 and 1.")
         with mpmath.workdps(_DIGITS):
-            steps = (mpmath.mpf(t) for t in range(T + 1))
-            levels = [closed_forms.cosine_alpha_bar(t, T, mpmath.mpf(s)) for t in steps]
+            numbers = [mpmath.mpf(x) for x in shape]
+            levels = [formula(mpmath.mpf(t), T, *numbers) for t in range(T + 1)]
             betas = [closed_forms.step_beta(a, b) for a, b in pairwise(levels)]
         return cls._from_exact_betas([min(beta, mpmath.mpf(max_beta)) for beta in betas])
 

@@ -9,6 +9,8 @@ import sympy as sp
 import torch
 
 from diffusion_lib import closed_forms as cf
+from diffusion_lib.targets import gaussian
+from diffusion_lib.verify import interval, noise_levels, prove, sampled
 
 # Admissible rational arguments. Levels fall from s to t; sigma stays below sqrt(1 - alpha_bar_s).
 VALUES = {
@@ -27,10 +29,15 @@ VALUES = {
 OTHERS = [sp.Rational(n, 9) for n in (-13, 5, 22, -4)]
 
 
-def arguments(function):
-    names = list(inspect.signature(function).parameters)
+def arguments(function, kind=lambda x: x):
     spare = iter(OTHERS)
-    return [VALUES.get(name) or next(spare) for name in names]
+
+    def value(parameter):
+        if parameter.annotation == "Gaussian":
+            return cf.Gaussian(kind(next(spare)), kind(VALUES["variance"]))
+        return kind(VALUES.get(parameter.name) or next(spare))
+
+    return [value(parameter) for parameter in inspect.signature(function).parameters.values()]
 
 
 PLAIN = [
@@ -39,7 +46,8 @@ PLAIN = [
     if inspect.isfunction(function)
     and function.__module__ == cf.__name__
     and not name.startswith("_")
-    and name not in ("draw", "gaussian_kl", "alpha_bar_table", "coefficients", "sqrt", "log")
+    and name not in ("draw", "gaussian_kl", "alpha_bar_table", "coefficients")
+    and name not in ("sqrt", "log", "exp")
 ]
 KINDS = {
     "float": float,
@@ -54,7 +62,7 @@ KINDS = {
 def test_every_kind_of_number_gives_the_symbolic_value(function, kind):
     exact = function(*arguments(function))
     with mpmath.workdps(30):
-        got = function(*(KINDS[kind](x) for x in arguments(function)))
+        got = function(*arguments(function, KINDS[kind]))
     parts = exact if isinstance(exact, tuple) else (exact,)
     got_parts = got if isinstance(got, tuple) else (got,)
     for want, have in zip(parts, got_parts, strict=True):
@@ -157,3 +165,61 @@ def test_tweedie_gives_the_mean_of_the_data():
     mean = (mu / v + np.sqrt(level) * x_t / (1 - level)) / precision
     score = cf.normal_score(x_t, *cf.data_marginal(mu, v, level))
     assert cf.x_0_from_score(x_t, score, level) == pytest.approx(mean, rel=1e-13)
+
+
+A, B = sp.symbols("a b", positive=True)  # the levels of s and t
+LEVELS = noise_levels(A, B)
+V, SIGMA, X, X_0 = sp.symbols("v sigma x x_0", positive=True)
+
+
+def test_total_variance_of_a_reverse_step_is_that_of_gaussian_data():
+    x_0_variance = cf.data_reverse(X, 0, V, 1, B).variance
+    got = cf.reverse_variance(x_0_variance, A, B)
+    prove("total variance", got, cf.data_reverse(X, 0, V, A, B).variance, LEVELS)
+
+
+def test_variance_of_the_noise_is_that_of_the_data_in_other_units():
+    x_0_variance = cf.data_reverse(X, 0, V, 1, B).variance
+    prove("noise", cf.data_eps_variance(V, B), B / (1 - B) * x_0_variance, LEVELS)
+
+
+def test_weight_of_a_data_error_is_half_the_drop_in_snr():
+    got = cf.bound_weight_x_0(A, B, cf.posterior_variance(A, B))
+    prove("weight", got, (A / (1 - A) - B / (1 - B)) / 2, LEVELS)
+
+
+def test_ddim_forward_and_reverse_give_the_same_covariances():
+    given = LEVELS & interval(SIGMA, 0, sp.sqrt(1 - A))
+    forward = cf.ddim_forward(X, X_0, A, B, SIGMA)
+    backward = cf.reverse_mean(X_0, cf.eps_from_x_0(X, X_0, B), A, SIGMA)
+    slope = sp.diff(forward.mean, X)
+    prove("covariance", slope * (1 - A), sp.diff(backward, X) * (1 - B), given)
+    prove("variance of x_t", slope**2 * (1 - A) + forward.variance, 1 - B, given)
+    prove("mean of x_t", forward.mean.subs(X, sp.sqrt(A) * X_0), sp.sqrt(B) * X_0, given)
+
+
+def test_the_law_after_a_step_is_that_of_simulated_steps():
+    generator = torch.Generator().manual_seed(0)
+    before, after = (
+        cf.Gaussian(0.3, 1.2),
+        cf.data_step(cf.Gaussian(0.3, 1.2), 0.5, 0.25, 0.8, 0.3, 0.2, 0.35),
+    )
+    noise = torch.randn(2, 100_000, generator=generator, dtype=torch.float64)
+    x_t = cf.draw(before, noise[0])
+    target = gaussian([0.5], [[0.25]])
+    eps = target.eps(x_t[:, None], 0.3)[:, 0]
+    x_s = 0.8**0.5 * (x_t - 0.7**0.5 * eps) / 0.3**0.5 + (0.2 - 0.04) ** 0.5 * eps + 0.35 * noise[1]
+    sampled("mean", x_s, after.mean)
+    sampled("variance", (x_s - after.mean) ** 2, after.variance)
+
+
+def test_learned_variance_runs_between_its_extremes_in_the_logarithm():
+    small, large = cf.posterior_variance(0.8, 0.3), cf.step_beta(0.8, 0.3)
+    for share in (0.0, 0.25, 1.0):
+        expected = small * (large / small) ** share
+        assert np.exp(cf.interpolated_log_variance(share, 0.8, 0.3)) == pytest.approx(expected)
+
+
+def test_clock_frequencies_are_a_geometric_row_from_1():
+    row = [cf.clock_frequency(i, 4, 10_000.0) for i in range(5)]
+    assert row == pytest.approx([1, 0.1, 0.01, 0.001, 0.0001])

@@ -49,6 +49,38 @@ def test_cosine_table_follows_its_definition_until_the_cap():
     assert schedule.alpha_bar[1000] > 0
 
 
+def test_scaled_linear_table_has_betas_whose_roots_are_even():
+    schedule = NoiseSchedule.scaled_linear(1000)
+    with mpmath.workdps(50):
+        first, last = mpmath.sqrt(mpmath.mpf(0.00085)), mpmath.sqrt(mpmath.mpf(0.012))
+        product, worst = mpmath.mpf(1), mpmath.mpf(0)
+        for i in range(1000):
+            product *= 1 - (first + (last - first) * i / 999) ** 2
+            worst = max(worst, abs(mpmath.mpf(float(schedule.alpha_bar[i + 1])) / product - 1))
+    assert worst < 1.12e-16
+
+
+@pytest.mark.parametrize("start, end, tau", [(-3, 3, 1), (0, 3, 0.7)])
+def test_sigmoid_table_follows_its_definition_until_the_cap(start, end, tau):
+    schedule = NoiseSchedule.sigmoid(1000, start, end, tau)
+    with mpmath.workdps(50):
+
+        def logistic(t):
+            # 1 / (1 + e^-x) = (1 + tanh(x / 2)) / 2
+            x = (start + (end - start) * mpmath.mpf(t) / 1000) / mpmath.mpf(tau)
+            return (1 + mpmath.tanh(x / 2)) / 2
+
+        last, first = logistic(1000), logistic(0)
+        worst = max(
+            abs(
+                mpmath.mpf(float(schedule.alpha_bar[t])) * (last - first) / (last - logistic(t)) - 1
+            )
+            for t in range(1000)
+        )
+    assert worst < 2e-16
+    assert schedule.beta[1000] == pytest.approx(0.999, rel=1e-9)
+
+
 def test_tables_follow_their_definitions():
     betas = [0.1, 0.25, 0.5]
     schedule = NoiseSchedule.from_betas(betas)
@@ -143,7 +175,11 @@ def test_a_schedule_cannot_be_changed():
         (lambda: NoiseSchedule([1.0, 0.5], times=[1, 2]), r"times\[0\] is 1"),
         (lambda: NoiseSchedule([1.0, 0.5], times=[0, 1, 2]), "times has shape"),
         (lambda: NoiseSchedule.linear(1), "T is 1"),
-        (lambda: NoiseSchedule.linear(10, 0.1, 1.5), r"betas\[6\]"),
+        (lambda: NoiseSchedule.linear(10, 0.1, 1.5), "beta_end is 1.5"),
+        (lambda: NoiseSchedule.scaled_linear(10, -0.1, 0.5), "beta_start is -0.1"),
+        (lambda: NoiseSchedule.sigmoid(10, 3, -3), "start is 3 and end -3"),
+        (lambda: NoiseSchedule.sigmoid(10, tau=0), "tau is 0"),
+        (lambda: NoiseSchedule.sigmoid(10, max_beta=1), "max_beta is 1"),
         (lambda: NoiseSchedule.cosine(10, s=-1), "s is -1"),
         (lambda: NoiseSchedule.cosine(10, max_beta=1.0), "max_beta is 1"),
         (lambda: NoiseSchedule.linear(10).strided(11), r"S is 11; it must be one of 1\.\.10"),

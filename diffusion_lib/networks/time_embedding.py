@@ -1,19 +1,19 @@
 r"""Sinusoidal embedding of the time step.
 
-.. math:: f_i = \exp\!\big(-\ln(\text{max\_period})\, i / \text{half}\big), \qquad
-          \text{out} = [\cos(t f_0), \dots, \cos(t f_{h-1}), \sin(t f_0), \dots, \sin(t f_{h-1})]
+.. math:: \text{out} = [\cos(t f_0), \dots, \cos(t f_{h-1}), \sin(t f_0), \dots, \sin(t f_{h-1})]
 
-with half = dim // 2, and one zero appended when dim is odd (claim N1). The layout is that of
+with h = dim // 2, :math:`f_i` from `closed_forms.clock_frequency`, and one zero appended when dim
+is odd (claim N1, chapter 13). The layout is that of
 improved-diffusion's ``timestep_embedding``; the idea is the positional encoding of Vaswani et al.,
 `Attention Is All You Need <https://arxiv.org/abs/1706.03762>`_, section 3.5.
 """
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Tensor
+
+from ..closed_forms import clock_frequency
 
 
 def time_embedding(t: Tensor, dim: int, max_period: float = 10_000.0) -> Tensor:
@@ -37,7 +37,7 @@ def time_embedding(t: Tensor, dim: int, max_period: float = 10_000.0) -> Tensor:
     dtype = torch.float32 if t.device.type == "mps" else torch.float64
     half = dim // 2
     i = torch.arange(half, dtype=dtype, device=t.device)
-    angles = t.to(dtype)[:, None] * torch.exp(-math.log(max_period) * i / max(half, 1))
+    angles = t.to(dtype)[:, None] * clock_frequency(i, half, max_period)
     zero = angles.new_zeros(len(t), dim % 2)
     return torch.cat([angles.cos(), angles.sin(), zero], dim=1).float()
 
