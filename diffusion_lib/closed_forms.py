@@ -422,8 +422,8 @@ def data_step(
 
     The data are :math:`\mathcal N(\mu,v)` and the network is perfect, `data_eps`. Then the step
     :math:`x_s=` `reverse_mean` :math:`(\hat x_0,\hat\epsilon)+\text{deviation}\cdot z` is affine in
-    x_t, and Gaussians stay Gaussian. The steps of a sampler, one after the other, give the exact law
-    of its output at any step count. ``deviation`` is σ for DDIM and for DDPM with the posterior
+    x_t, and Gaussians stay Gaussian. One step after the other gives the exact law of a sampler's
+    output at any step count. ``deviation`` is σ for DDIM and for DDPM with the posterior
     variance; DDPM with variance β has :math:`\sigma^2=\tilde\beta` and deviation
     :math:`\sqrt\beta`.
 
@@ -483,16 +483,16 @@ def scaled_linear_beta(t: Number, T: Number, beta_start: Number, beta_end: Numbe
 def sigmoid_alpha_bar(t: Number, T: Number, start: Number, end: Number, tau: Number) -> Number:
     r""":math:`\bar\alpha_t` on a piece of the logistic curve, from 1 at t = 0 to 0 at t = T.
 
-    .. math:: \bar\alpha_t=\frac{g(T)-g(t)}{g(T)-g(0)},\qquad
-              g(t)=\frac1{1+e^{-(a+(b-a)t/T)/\tau}}
+    .. math:: \bar\alpha_t=\frac{g(t)-g(T)}{g(0)-g(T)},\qquad
+              g(t)=\frac1{1+e^{(a+(b-a)t/T)/\tau}}
 
     with a = ``start`` and b = ``end``. Source: [Chen] algorithm 1; -3, 3 and τ = 1 there.
     """
 
     def g(t: Number) -> Number:
-        return 1 / (1 + exp(-(start + (end - start) * t / T) / tau))
+        return 1 / (1 + exp((start + (end - start) * t / T) / tau))
 
-    return (g(T) - g(t)) / (g(T) - g(0 * t))
+    return (g(t) - g(T)) / (g(0 * t) - g(T))
 
 
 def cosine_alpha_bar(t: Number, T: Number, s: Number) -> Number:

@@ -184,7 +184,7 @@ class NoiseSchedule:
         tau: float = 1.0,
         max_beta: float = 0.999,
     ) -> NoiseSchedule:
-        r"""The sigmoid schedule (Chen 2023, algorithm 1), each :math:`\beta_t` capped as in `cosine`.
+        r"""The sigmoid schedule (Chen 2023, algorithm 1), each :math:`\beta_t` capped.
 
         Raises:
             ValueError: if T < 1, start is not below end, tau is not above 0, or the cap is not

@@ -172,13 +172,13 @@ LEVELS = noise_levels(A, B)
 V, SIGMA, X, X_0 = sp.symbols("v sigma x x_0", positive=True)
 
 
-def test_total_variance_of_a_reverse_step_is_that_of_gaussian_data():
+def test_total_variance_of_a_reverse_step():
     x_0_variance = cf.data_reverse(X, 0, V, 1, B).variance
     got = cf.reverse_variance(x_0_variance, A, B)
     prove("total variance", got, cf.data_reverse(X, 0, V, A, B).variance, LEVELS)
 
 
-def test_variance_of_the_noise_is_that_of_the_data_in_other_units():
+def test_variance_of_the_noise():
     x_0_variance = cf.data_reverse(X, 0, V, 1, B).variance
     prove("noise", cf.data_eps_variance(V, B), B / (1 - B) * x_0_variance, LEVELS)
 
@@ -213,7 +213,7 @@ def test_the_law_after_a_step_is_that_of_simulated_steps():
     sampled("variance", (x_s - after.mean) ** 2, after.variance)
 
 
-def test_learned_variance_runs_between_its_extremes_in_the_logarithm():
+def test_learned_variance_is_between_its_extremes():
     small, large = cf.posterior_variance(0.8, 0.3), cf.step_beta(0.8, 0.3)
     for share in (0.0, 0.25, 1.0):
         expected = small * (large / small) ** share

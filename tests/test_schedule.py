@@ -7,6 +7,7 @@ import mpmath
 import numpy as np
 import pytest
 
+from diffusion_lib import closed_forms
 from diffusion_lib.schedule import NoiseSchedule
 
 SPACINGS = ["trailing", "linspace", "leading", "quadratic"]
@@ -60,7 +61,7 @@ def test_scaled_linear_table_has_betas_whose_roots_are_even():
     assert worst < 1.12e-16
 
 
-@pytest.mark.parametrize("start, end, tau", [(-3, 3, 1), (0, 3, 0.7)])
+@pytest.mark.parametrize(("start", "end", "tau"), [(-3, 3, 1), (0, 3, 0.7)])
 def test_sigmoid_table_follows_its_definition_until_the_cap(start, end, tau):
     schedule = NoiseSchedule.sigmoid(1000, start, end, tau)
     with mpmath.workdps(50):
@@ -79,6 +80,8 @@ def test_sigmoid_table_follows_its_definition_until_the_cap(start, end, tau):
         )
     assert worst < 2e-16
     assert schedule.beta[1000] == pytest.approx(0.999, rel=1e-9)
+    assert closed_forms.sigmoid_alpha_bar(0.0, 1000, start, end, tau) == 1
+    assert closed_forms.sigmoid_alpha_bar(1000.0, 1000, start, end, tau) == 0
 
 
 def test_tables_follow_their_definitions():
