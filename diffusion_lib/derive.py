@@ -1,7 +1,7 @@
 """Derivation steps on symbols: what a chapter does between a definition and a closed form.
 
 A density is handled as its logarithm, a SymPy expression. The steps are the ones a person takes on
-paper: complete the square, integrate a Gaussian, apply Bayes' rule.
+paper: complete the square, integrate a Gaussian, take a mean, apply Bayes' rule. (Chapter 01.)
 """
 
 from __future__ import annotations
@@ -39,6 +39,24 @@ def bayes(log_likelihood: sp.Expr, log_prior: sp.Expr, x: sp.Symbol) -> sp.Expr:
     """log p(x | y) = log p(y | x) + log p(x) - log p(y), the evidence integrated out exactly."""
     log_joint = log_likelihood + log_prior
     return log_joint - integrate_out(log_joint, x)
+
+
+def expectation(polynomial: sp.Expr, x: sp.Symbol, law: Gaussian) -> sp.Expr:
+    r"""The mean of a polynomial in x, when x follows a Gaussian law.
+
+    The moments come from integration by parts,
+    :math:`\mathbb E[x^n]=\mu\,\mathbb E[x^{n-1}]+(n-1)\,v\,\mathbb E[x^{n-2}]`.
+
+    Raises:
+        ValueError: if the expression is not a polynomial in x.
+    """
+    expanded = sp.expand(polynomial)
+    if not expanded.is_polynomial(x):
+        raise ValueError(f"polynomial is {polynomial}; it must be a polynomial in {x}.")
+    moments = [sp.Integer(1), law.mean]
+    for n in range(2, sp.degree(expanded, x) + 1 if expanded.has(x) else 0):
+        moments.append(law.mean * moments[-1] + (n - 1) * law.variance * moments[-2])
+    return sp.Add(*(expanded.coeff(x, n) * moment for n, moment in enumerate(moments)))
 
 
 def _quadratic(log_density: sp.Expr, x: sp.Symbol) -> tuple[sp.Expr, sp.Expr, sp.Expr]:

@@ -4,7 +4,8 @@ import mpmath
 import pytest
 import sympy as sp
 
-from diffusion_lib.derive import bayes, complete_the_square, integrate_out
+from diffusion_lib.closed_forms import Gaussian
+from diffusion_lib.derive import bayes, complete_the_square, expectation, integrate_out
 
 x, y = sp.symbols("x y", real=True)
 a, b = sp.symbols("a b", positive=True)
@@ -39,3 +40,24 @@ def test_what_is_no_quadratic_is_refused(not_quadratic):
     for step in (complete_the_square, integrate_out):
         with pytest.raises(ValueError, match="must be a quadratic in x"):
             step(not_quadratic, x)
+
+
+@pytest.mark.parametrize(
+    "polynomial",
+    [sp.Integer(3), y - x, (x - 1) ** 2 * y, 2 * x**3 - x + 1, x**4, (x + y) ** 5, x**6 - x**2],
+)
+def test_expectation_agrees_with_quadrature(polynomial):
+    mean, deviation = mpmath.mpf(2) / 3, mpmath.sqrt(mpmath.mpf(5) / 7)
+    law = Gaussian(sp.Rational(2, 3), sp.Rational(5, 7))
+    f = sp.lambdify(x, polynomial.subs(y, sp.Rational(1, 4)), "mpmath")
+    want = mpmath.quad(
+        lambda u: f(u) * mpmath.npdf(u, mean, deviation), mpmath.linspace(-9, 11, 21)
+    )
+    got = expectation(polynomial, x, law).subs(y, sp.Rational(1, 4))
+    assert float(got) == pytest.approx(float(want), rel=1e-12)
+
+
+@pytest.mark.parametrize("not_polynomial", [sp.exp(x), 1 / x, sp.sqrt(x), sp.Abs(x)])
+def test_the_mean_of_what_is_no_polynomial_is_refused(not_polynomial):
+    with pytest.raises(ValueError, match="must be a polynomial in x"):
+        expectation(not_polynomial, x, Gaussian(0, 1))
