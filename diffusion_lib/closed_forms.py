@@ -350,6 +350,19 @@ def noise_mixture(alpha_bar_s: Number, sigma: Number) -> tuple[Number, Number]:
     return sqrt((noise_variance - sigma**2) / noise_variance), sigma / sqrt(noise_variance)
 
 
+def arc_weights(share: Number, angle: Number) -> tuple[Number, Number]:
+    r"""The weights of two noises in the noise between them, on the arc that joins them.
+
+    .. math:: \frac{\sin((1-w)\theta)}{\sin\theta},\qquad\frac{\sin(w\theta)}{\sin\theta}
+
+    for the share w of the way and the angle θ between the two, 0 < θ < π. Two noises of one norm
+    have all between them of that norm. Source: Shoemake 1985; [DDIM] appendix D.5. Proved in
+    chapter 12 (claim I15).
+    """
+    sin = _library_of(angle).sin
+    return sin((1 - share) * angle) / sin(angle), sin(share * angle) / sin(angle)
+
+
 # --- Gaussian data, where every answer is known ---------------------------------------------------
 
 

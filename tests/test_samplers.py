@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from diffusion_lib import samplers
+from diffusion_lib import closed_forms, samplers
 from diffusion_lib.schedule import NoiseSchedule
 from diffusion_lib.targets import GaussianMixture, gaussian
 
@@ -180,6 +180,7 @@ def test_the_loop_reads_nothing_back_and_makes_no_float64():
     with NoReadingBack():
         samplers.ddpm(lambda x, t: 0.5 * x, FULL.strided(5), x_T, clip=(-2.0, 2.0))
         samplers.ddim(lambda x, t: 0.5 * x, FULL.strided(5), x_T)
+        samplers.encode(lambda x, t: 0.5 * x, FULL.strided(5), x_T)
 
 
 # --- Exact recursions on Gaussian data ------------------------------------------------------------
@@ -246,6 +247,245 @@ def test_every_prediction_samples_the_same(prediction, clip):
         for kind in ("eps", prediction)
     ]
     assert torch.allclose(*runs, atol=1e-9)
+
+
+# --- Encoding: the same step towards the noise ----------------------------------------------------
+
+
+@pytest.mark.parametrize("prediction", ["eps", "x_0", "v"])
+def test_every_coefficient_of_encoding_is_exact_to_rounding(prediction):
+    """As above for 60 random pairs of steps, s = 0 among them, where x_s is clean."""
+    random = np.random.default_rng(0)
+    for i in range(60):
+        s, t = sorted(random.choice(np.arange(1, 1001), size=2, replace=False).tolist())
+        s = s if i % 3 else 0
+        got = []
+        for x_value, output_value in ((1.0, 0.0), (0.0, 1.0)):
+            seen = []
+            code = samplers.encode(
+                lambda x, t, value=output_value: torch.full_like(x, value),
+                NoiseSchedule([1, FULL.alpha_bar[t]] if s == 0 else FULL.alpha_bar[[0, s, t]]),
+                torch.full((1, 1), x_value),
+                prediction=prediction,
+                callback=lambda step, seen=seen, x=x_value: (
+                    seen.append(float(step.x_s)),
+                    step.x_s.fill_(x),  # each step starts from the same sample
+                ),
+            )
+            assert float(code) == x_value
+            got.append(seen[-1])
+        with mpmath.workdps(50):
+            a, b = (mpmath.mpf(float(FULL.alpha_bar[i])) for i in (s, t))
+            # What the network says about the noise at level t: weights of x_s and its output.
+            of_x, of_output = {
+                "eps": (0, 1),
+                "x_0": (1 / mpmath.sqrt(1 - b), -mpmath.sqrt(b) / mpmath.sqrt(1 - b)),
+                "v": (mpmath.sqrt(1 - b), mpmath.sqrt(b)),
+            }[prediction]
+            weight = mpmath.sqrt(1 - b) - mpmath.sqrt(b / a) * mpmath.sqrt(1 - a)
+            want = [mpmath.sqrt(b / a) + weight * of_x, weight * of_output]
+            largest = max(abs(w) for w in want)
+        assert max(abs(g - float(w)) for g, w in zip(got, want, strict=True)) <= 1e-7 * largest
+
+
+def encode_by_hand(model, schedule, x):
+    """From s to t with x_0 and eps read off x_s, the network told the time of t."""
+    for i in range(1, schedule.T + 1):
+        s, t = schedule.alpha_bar[i - 1], schedule.alpha_bar[i]
+        eps = model(x, torch.full((len(x),), int(schedule.times[i])))
+        predicted = (x - math.sqrt(1 - s) * eps) / math.sqrt(s)
+        x = math.sqrt(t) * predicted + math.sqrt(1 - t) * eps
+    return x
+
+
+@pytest.mark.parametrize("name", SCHEDULES)
+def test_encode_step_for_step(name):
+    """The network depends on the time, so an index in its place would show ("uneven", "7 of")."""
+    schedule, x_0 = SCHEDULES[name], torch.randn(4, 3, dtype=torch.float64, generator=seeded(1))
+    got = samplers.encode(network, schedule, x_0)
+    want = encode_by_hand(network, schedule, x_0)
+    assert (got - want).abs().max() <= 1e-12 * want.abs().max()
+
+
+@pytest.mark.parametrize("name", SCHEDULES)
+def test_decoding_undoes_encoding_when_the_network_gives_the_same_answer(name):
+    """A network that hears only the time: what one direction does the other undoes."""
+    schedule, x_0 = SCHEDULES[name], torch.randn(4, 3, dtype=torch.float64, generator=seeded(1))
+
+    def deaf(x, t):
+        return torch.sin(0.01 * t.to(x))[:, None].expand_as(x)
+
+    code = samplers.encode(deaf, schedule, x_0)
+    assert (code - x_0).abs().max() > 0.1
+    assert (samplers.ddim(deaf, schedule, code) - x_0).abs().max() <= 1e-9
+
+
+@pytest.mark.parametrize("S", [1, 3, 10, 50])
+def test_encoding_gaussian_data_is_the_exact_affine_map(S):
+    """With the perfect network a step is affine in x_s: its slope and offset by hand."""
+    mean, v, schedule = 0.8, 0.3, FULL.strided(S)
+    target = gaussian(torch.tensor([mean]), torch.tensor([[v]], dtype=torch.float64))
+    x = torch.linspace(-2, 2, 5, dtype=torch.float64)[:, None]
+    got = samplers.encode(target.model(schedule), schedule, x)
+    for i in range(1, S + 1):
+        s, t = schedule.alpha_bar[i - 1], schedule.alpha_bar[i]
+        weight = math.sqrt(1 - t) - math.sqrt(t / s) * math.sqrt(1 - s)
+        gain = weight * math.sqrt(1 - t) / (t * v + 1 - t)
+        x = (math.sqrt(t / s) + gain) * x - gain * math.sqrt(t) * mean
+    assert torch.allclose(got, x, atol=1e-12)
+
+
+@pytest.mark.parametrize("mean", [0.0, 0.8])
+def test_the_round_trip_error_falls_with_the_number_of_steps(mean):
+    """Ten times as many steps, a tenth of the error."""
+    target = gaussian(torch.tensor([mean]), torch.tensor([[0.3]], dtype=torch.float64))
+    x_0 = torch.linspace(-2, 2, 5, dtype=torch.float64)[:, None]
+    errors = []
+    for S in (100, 1000):
+        schedule = FULL.strided(S)
+        model = target.model(schedule)
+        back = samplers.ddim(model, schedule, samplers.encode(model, schedule, x_0))
+        errors.append(float((back - x_0).abs().max()))
+    assert errors[0] < 0.1
+    assert errors[0] / errors[1] == pytest.approx(10, rel=0.1)
+
+
+def test_the_code_of_gaussian_data_tends_to_the_quantile_map():
+    mean, v = 0.8, 0.3
+    target = gaussian(torch.tensor([mean]), torch.tensor([[v]], dtype=torch.float64))
+    x_0 = torch.linspace(-2, 2, 5, dtype=torch.float64)[:, None]
+    level = FULL.alpha_bar[-1]
+    spread = math.sqrt((level * v + 1 - level) / v)
+    quantiles = math.sqrt(level) * mean + spread * (x_0 - mean)
+    errors = []
+    for S in (100, 1000):
+        schedule = FULL.strided(S)
+        code = samplers.encode(target.model(schedule), schedule, x_0)
+        errors.append(float((code - quantiles).abs().max()))
+    assert errors[1] < 0.01
+    assert errors[0] / errors[1] == pytest.approx(10, rel=0.1)
+
+
+@pytest.mark.parametrize("prediction", ["x_0", "v", "score"])
+def test_every_prediction_encodes_the_same(prediction):
+    mixture = GaussianMixture([0.3, 0.7], [[-1.0], [1.0]], [[[0.04]], [[0.01]]])
+    schedule, x_0 = FULL.strided(20), torch.linspace(-2, 2, 9, dtype=torch.float64)[:, None]
+    eps_model = mixture.model(schedule)
+
+    def model(x_s, times):
+        """The same network, asked for another output: it believes that x_s is of level t."""
+        level = torch.tensor(FULL.alpha_bar)[times][:, None]
+        eps = eps_model(x_s, times)
+        clean = closed_forms.x_0_from_eps(x_s, eps, level)
+        return {
+            "x_0": clean,
+            "v": closed_forms.velocity(clean, eps, level),
+            "score": closed_forms.score_from_eps(eps, level),
+        }[prediction]
+
+    want = samplers.encode(eps_model, schedule, x_0)
+    assert torch.allclose(
+        samplers.encode(model, schedule, x_0, prediction=prediction), want, atol=1e-11
+    )
+
+
+def test_encoding_tells_the_network_the_noisier_time_and_never_time_0():
+    told, steps = [], []
+
+    def model(x, t):
+        told.append(t.clone())
+        return x
+
+    samplers.encode(model, FULL.strided(4), torch.randn(3, 2), callback=steps.append)
+    assert [row.tolist() for row in told] == [[t] * 3 for t in (250, 500, 750, 1000)]
+    assert all(row.dtype == torch.int64 for row in told)
+    assert [(step.number, step.t, step.s) for step in steps] == [
+        (0, 0, 250), (1, 250, 500), (2, 500, 750), (3, 750, 1000)
+    ]  # fmt: skip
+
+
+def test_encoding_shows_the_data_its_step_was_made_from():
+    """The first step starts from clean data, whose prediction is the data themselves."""
+    steps, x_0 = [], torch.randn(3, 2, dtype=torch.float64)
+    code = samplers.encode(network, FULL.strided(4), x_0, callback=steps.append)
+    assert torch.equal(steps[0].x_0, x_0)
+    assert torch.equal(steps[-1].x_s, code)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_codes_have_the_right_width(dtype):
+    target = gaussian([0.0], [[0.25]])
+    x_0 = target.sample(4000, seeded()).to(dtype)
+    code = samplers.encode(target.model(FULL), FULL, x_0)
+    assert code.dtype == dtype
+    assert float(code.float().std()) == pytest.approx(1, rel=0.04)
+
+
+def test_encoding_draws_no_random_number_and_leaves_its_arguments():
+    x_0 = torch.randn(3, 2, generator=seeded())
+    kept = x_0.clone()
+    model = Dropping().train()
+    model.frozen.eval()
+    before = torch.get_rng_state()
+    first, second = (samplers.encode(model, FULL.strided(3), x_0) for _ in range(2))
+    assert torch.equal(before, torch.get_rng_state())
+    assert torch.equal(first, second)
+    assert torch.equal(x_0, kept)
+    assert model.training
+    assert not model.frozen.training
+
+
+def test_encoding_shows_its_progress_when_asked_for(capsys):
+    samplers.encode(network, FULL.strided(3), torch.randn(2, 2), progress=True)
+    shown = capsys.readouterr().err
+    assert "encoding" in shown
+    assert "3/3" in shown
+
+
+# --- Between two codes ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("angle", [1e-7, 1e-3, 0.5, math.pi / 2, 3.0])
+@pytest.mark.parametrize("share", [0.0, 0.25, 0.5, 1.0])
+def test_interpolation_walks_along_the_circle(share, angle):
+    """In the plane the arc from angle 0 to angle θ passes angle wθ after the share w of the way."""
+    a = torch.tensor([[2.0, 0.0]], dtype=torch.float64)
+    b = 2 * torch.tensor([[math.cos(angle), math.sin(angle)]], dtype=torch.float64)
+    want = 2 * torch.tensor([[math.cos(share * angle), math.sin(share * angle)]])
+    assert torch.allclose(samplers.interpolate(a, b, share), want.double(), atol=1e-6)
+
+
+def test_interpolation_treats_each_sample_as_one_vector_and_keeps_its_norm():
+    a, b = torch.randn(2, 5, 1, 8, 8, generator=seeded())
+    b *= (a.flatten(1).norm(dim=1) / b.flatten(1).norm(dim=1)).reshape(-1, 1, 1, 1)
+    middle = samplers.interpolate(a, b, 0.5)
+    alone = samplers.interpolate(a[3:4], b[3:4], 0.5)
+    assert middle.shape == a.shape
+    assert middle.dtype == a.dtype
+    assert torch.allclose(middle.flatten(1).norm(dim=1), a.flatten(1).norm(dim=1))
+    assert torch.allclose(middle[3:4], alone)
+    assert ((a + b) / 2).flatten(1).norm(dim=1).mean() < 0.8 * middle.flatten(1).norm(dim=1).mean()
+
+
+def test_interpolation_between_equal_codes_stays_there():
+    a = torch.randn(4, 3, generator=seeded())
+    assert torch.allclose(samplers.interpolate(a, a, 0.3), a)
+    assert torch.equal(samplers.interpolate(a * 0, a * 0, 0.3), a * 0)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((torch.ones(2, 3), torch.ones(2, 4), 0.5), r"shapes \(2, 3\) and \(2, 4\)"),
+        ((torch.ones(2, 3), torch.ones(2, 3), 1.5), r"share is 1.5; it must be a number in 0\.\.1"),
+        ((torch.ones(2, 3), torch.ones(2, 3), "half"), "share is 'half'"),
+        ((torch.ones(2, 3).long(), torch.ones(2, 3), 0.5), "x_a is torch.int64"),
+        ((torch.ones(2, 3), -2 * torch.ones(2, 3), 0.5), "opposite codes"),
+    ],
+)
+def test_interpolation_refuses(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        samplers.interpolate(*arguments)
 
 
 # --- The end of the chain, clipping, randomness ---------------------------------------------------
@@ -424,6 +664,10 @@ def test_progress_is_shown_only_when_asked_for(capsys):
             lambda x: samplers.ddpm(network, NoiseSchedule([1, 0.99, 0.9, 1e-300]), x),
             "too close to 0 or 1",
         ),
+        (lambda x: samplers.encode(network, FULL, x.long()), "x_0 is torch.int64"),
+        (lambda x: samplers.encode(network, "linear", x), "schedule is 'linear'"),
+        (lambda x: samplers.encode(network, FULL, x, prediction="noise"), "prediction is 'noise'"),
+        (lambda x: samplers.encode(lambda x, t: x[:, :1], FULL, x), r"shape \(2, 3\) of x_0"),
     ],
 )
 def test_bad_input_gets_a_sentence(call, message):
@@ -436,3 +680,5 @@ def test_numpy_coefficients_never_warn():
         for schedule in SCHEDULES.values():
             for eta in (0.0, 0.5, 1.0):
                 samplers.ddim(network, schedule, torch.randn(2, 2), eta=eta)
+            for prediction in ("eps", "x_0", "v", "score"):
+                samplers.encode(network, schedule, torch.randn(2, 2), prediction=prediction)
