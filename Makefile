@@ -7,7 +7,7 @@
 
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: help book test notebooks bench repository has-url clean
+.PHONY: help book test notebooks mutants bench repository has-url clean
 
 BIN := .venv/bin
 BOOK := _build/html/index.html
@@ -57,6 +57,9 @@ test: $(READY)  ## check everything: style, types, library, notebooks, book
 
 notebooks: $(READY)  ## run all notebooks again and store their outputs
 	@$(BIN)/python tools/execute_notebooks.py
+
+mutants: $(READY)  ## plant mistakes in what changed and see that they are noticed
+	@$(BIN)/python tools/mutants.py
 
 bench: $(READY)  ## time sampling and training against bare network calls
 	@$(BIN)/python -m benchmarks

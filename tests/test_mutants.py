@@ -1,138 +1,125 @@
-"""Change one sign in a closed form, and a proof fails and names its claim.
+"""Mistakes planted in the library's mathematics are noticed, and the record of it is current.
 
-Where no claim speaks about a closed form yet, a unit test fails instead.
+`make mutants` plants every mistake and takes a while. Here its record is held against the code, and
+a sample of the mistakes is planted again.
 """
 
-import contextlib
+import ast
 import inspect
-import io
 import re
-from collections import defaultdict
-from functools import partial
+import subprocess
+import sys
 
-import closed_forms_mutants
 import ledger
+import mutants
+import mutants_page
 import pytest
-import test_closed_forms
-import test_samplers
-import test_schedule
-import torch
 
-from diffusion_lib import closed_forms, process
-from diffusion_lib.schedule import NoiseSchedule
-from notebooks import notebook_paths
+from diffusion_lib import closed_forms
+from notebooks import ROOT, notebook_paths
 
-CHAPTERS = {path.stem: path for path in notebook_paths()}
-
-
-def test_score_of_noise_is_the_slope_of_its_log_density():
-    """At x_0 = 0 the law of x_t is N(0, 1 - alpha_bar_t), which torch differentiates itself."""
-    level = 0.3
-    eps = torch.linspace(-2, 2, 5, dtype=torch.float64)
-    x_t = (closed_forms.sqrt(1 - level) * eps).requires_grad_()
-    density = torch.distributions.Normal(0.0, closed_forms.sqrt(1 - level))
-    (slope,) = torch.autograd.grad(density.log_prob(x_t).sum(), x_t)
-    assert torch.allclose(closed_forms.score_from_eps(eps, level), slope)
-
-
-inverts_velocity = partial(
-    test_closed_forms.test_changes_of_variable_invert_each_other, closed_forms.velocity
-)
-# A closed form that no claim binds yet, and the unit test that keeps it right until one does.
-NOT_YET_CLAIMED = {
-    "normal_score": test_closed_forms.test_densities_agree_with_torch,
-    "snr": test_schedule.test_tables_follow_their_definitions,
-    "velocity": partial(inverts_velocity, closed_forms.x_0_from_velocity),
-    "x_0_from_velocity": partial(inverts_velocity, closed_forms.x_0_from_velocity),
-    "eps_from_velocity": partial(inverts_velocity, closed_forms.eps_from_velocity),
-    "score_from_eps": test_score_of_noise_is_the_slope_of_its_log_density,
-    "eps_from_score": test_closed_forms.test_tweedie_gives_the_mean_of_the_data,
-    "x_0_from_score": test_closed_forms.test_tweedie_gives_the_mean_of_the_data,
-    "ddim_sigma": partial(test_samplers.test_ddim_step_for_step, "cosine", 1.0),
-    "bound_weight_eps": test_closed_forms.test_bound_weight_turns_a_mean_error_into_a_noise_error,
-    "reverse_variance": test_closed_forms.test_total_variance_of_a_reverse_step,
-    "interpolated_log_variance": test_closed_forms.test_learned_variance_is_between_its_extremes,
-    "ddim_forward": test_closed_forms.test_ddim_forward_and_reverse_give_the_same_covariances,
-    "data_eps_variance": test_closed_forms.test_variance_of_the_noise,
-    "data_step": test_closed_forms.test_the_law_after_a_step_is_that_of_simulated_steps,
-    "bound_weight_x_0": test_closed_forms.test_weight_of_a_data_error_is_half_the_drop_in_snr,
-    "clock_frequency": test_closed_forms.test_clock_frequencies_are_a_geometric_row_from_1,
-    "scaled_linear_beta": test_schedule.test_scaled_linear_table_has_betas_whose_roots_are_even,
-    "sigmoid_alpha_bar": partial(
-        test_schedule.test_sigmoid_table_follows_its_definition_until_the_cap, -3, 3, 1
-    ),
-    "linear_beta": test_schedule.test_linear_table_is_the_float64_nearest_to_the_definition,
-    "cosine_alpha_bar": test_schedule.test_cosine_table_follows_its_definition_until_the_cap,
-}
+RECORD = mutants.stored()
 HELPERS = {"sqrt", "log", "exp", "coefficients"}  # no formulas of diffusion mathematics
 
 
 def formulas():
     """The names of all closed forms."""
-    functions = inspect.getmembers(closed_forms, inspect.isfunction)
-    ours = {name for name, f in functions if f.__module__ == closed_forms.__name__}
+    members = inspect.getmembers(closed_forms, inspect.isfunction)
+    ours = {name for name, f in members if f.__module__ == closed_forms.__name__}
     return {name for name in ours if not name.startswith("_")} - HELPERS
 
 
-def chapters_that_bind():
-    """The closed forms that claims speak about, with the chapters that settle those claims."""
-    bound = defaultdict(dict)
-    for chapter, card in ledger.collect(notebook_paths()):
-        for name in card["binds"]:
-            module, function = name.rsplit(".", 1)
-            if module == closed_forms.__name__:
-                bound[function][chapter] = CHAPTERS[chapter]
-    return bound
+# --- The record -----------------------------------------------------------------------------------
 
 
-def mutants(names):
-    every = [mutant for name in sorted(names) for mutant in closed_forms_mutants.sign_mutants(name)]
-    return pytest.mark.parametrize("mutant", every, ids=str)
+def test_the_record_is_of_the_code_as_it_is():
+    assert not mutants.stale(), "run `make mutants`"
 
 
-BOUND = chapters_that_bind()
+@pytest.mark.parametrize("name", mutants.every_function())
+def test_every_mistake_is_on_record(name):
+    recorded = [mutant["change"] for mutant in RECORD[name]["mutants"]]
+    assert recorded == [m.change for m in mutants.mutants_of(*mutants.every_function()[name])]
 
 
-@mutants(BOUND)
-def test_a_changed_sign_is_caught_by_name(mutant):
-    for chapter in BOUND[mutant.function].values():
-        with closed_forms_mutants.planted(mutant), contextlib.redirect_stdout(io.StringIO()):
-            failure = closed_forms_mutants.first_failure(chapter)
-        if failure is not None:
-            break
-    else:
-        pytest.fail("no chapter noticed")
-    assert re.match(r"[A-Z]\d+ \((holds|holds if|typo|false)\): ", failure), failure
+def test_every_mistake_that_nobody_noticed_is_explained():
+    reasons = mutants_page.read_reasons(ROOT / "book" / "survivors.toml")
+    assert not mutants_page.unexplained(RECORD, reasons)
 
 
-def test_every_closed_form_is_bound_by_a_claim_or_listed_as_not_yet_claimed():
-    assert formulas() - set(BOUND) == set(NOT_YET_CLAIMED)
+def test_a_survivor_without_a_reason_and_a_reason_without_a_survivor_are_reported():
+    record = {"closed_forms.snr": {"mutants": [{"change": "a  →  b", "noticed_by": ""}]}}
+    other = {"function": "closed_forms.snr", "change": "c  →  d", "reason": "because"}
+    assert len(mutants_page.unexplained(record, [])) == 1
+    assert len(mutants_page.unexplained(record, [other])) == 2
 
 
-@mutants(NOT_YET_CLAIMED)
-def test_a_changed_sign_that_no_claim_can_catch_fails_a_unit_test(mutant):
-    with (
-        closed_forms_mutants.planted(mutant),
-        pytest.raises((AssertionError, ValueError, IndexError, ZeroDivisionError)),
-    ):
-        NOT_YET_CLAIMED[mutant.function]()
+def test_every_closed_form_is_bound_by_a_claim():
+    bound = {name for _, card in ledger.collect(notebook_paths()) for name in card["binds"]}
+    assert not {name for name in formulas() if f"diffusion_lib.closed_forms.{name}" not in bound}
 
 
-@pytest.mark.parametrize("name", NOT_YET_CLAIMED)
-def test_that_unit_test_passes_when_nothing_is_changed(name):
-    """So it is the sign that fails it, and the originals are back after each mutant."""
-    NOT_YET_CLAIMED[name]()
+@pytest.mark.parametrize("name", sorted(formulas()))
+def test_a_claim_notices_most_mistakes_in_a_closed_form(name):
+    """The proofs carry the closed forms; unit tests only catch what is left."""
+    whom = [mutant["noticed_by"] for mutant in RECORD[f"closed_forms.{name}"]["mutants"]]
+    assert sum(answer.startswith("claim") for answer in whom) > len(whom) / 2
 
 
-def test_tables_of_a_mutant_are_forgotten():
-    schedule = NoiseSchedule.linear(3, 0.1, 0.3)
-    x, t = torch.ones(3, 1), torch.arange(1, 4)
-    before = process.posterior(schedule, x, x, t)
-    for mutant in closed_forms_mutants.sign_mutants("posterior_variance"):
-        with closed_forms_mutants.planted(mutant):
-            assert not torch.equal(process.posterior(schedule, x, x, t).variance, before.variance)
-        assert torch.equal(process.posterior(schedule, x, x, t).variance, before.variance)
+# --- The sample -----------------------------------------------------------------------------------
 
 
-def test_there_are_signs_to_change():
-    assert sum(len(closed_forms_mutants.sign_mutants(name)) for name in formulas()) > 50
+def test_a_sample_of_the_mistakes_is_noticed_again():
+    command = [sys.executable, str(ROOT / "tools" / "mutants.py"), "--sample", "60"]
+    run = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stdout + run.stderr
+    assert "60 of 60 mutants noticed" in run.stdout
+
+
+# --- What is planted ------------------------------------------------------------------------------
+
+
+def changes(function):
+    return {m.change.split("→")[1].strip() for m in mutants.mutants_of("closed_forms", function)}
+
+
+def test_signs_operators_constants_and_arguments_are_changed():
+    assert changes("snr") == {
+        "return alpha_bar_t * (1 - alpha_bar_t)",
+        "return alpha_bar_t",
+        "return alpha_bar_t / (1 + alpha_bar_t)",
+        "return alpha_bar_t / (2 - alpha_bar_t)",
+        "return alpha_bar_t / (0 - alpha_bar_t)",
+    }
+
+
+def test_roots_and_powers_are_dropped_and_levels_exchanged():
+    assert "return eta * posterior_variance(alpha_bar_s, alpha_bar_t)" in changes("ddim_sigma")
+    assert "return eta * sqrt(posterior_variance(alpha_bar_t, alpha_bar_s))" in changes(
+        "ddim_sigma"
+    )
+    assert any("sigma)" in change for change in changes("reverse_mean"))
+
+
+def test_leading_signs_are_dropped():
+    assert "return eps / sqrt(1 - alpha_bar_t)" in changes("score_from_eps")
+
+
+@pytest.mark.parametrize("name", sorted(formulas()))
+def test_every_sign_of_a_closed_form_is_changed(name):
+    tree = ast.parse(inspect.getsource(getattr(closed_forms, name)))
+    signs = [
+        node
+        for node in ast.walk(tree)
+        if (isinstance(node, ast.BinOp) and isinstance(node.op, ast.Add | ast.Sub))
+        or (isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub))
+    ]
+    kinds = [mutant.kind for mutant in mutants.mutants_of("closed_forms", name)]
+    assert kinds.count("sign") == len(signs)
+
+
+def test_text_and_types_are_left_alone():
+    for module in mutants.WATCHED_BY:
+        for name in mutants.functions(module):
+            for mutant in mutants.mutants_of(module, name):
+                assert not re.search(r"raise |f\"|f'", mutant.change.split("→")[1])

@@ -1,4 +1,7 @@
-"""The `{ledger}` directive: one row for each claim, assembled from the stored notebooks."""
+"""The `{ledger}` directive: one row for each claim, assembled from the stored notebooks.
+
+`{ledger-summary}` counts the verdicts.
+"""
 
 from __future__ import annotations
 
@@ -30,38 +33,35 @@ SUMMARY = {
 }
 
 
-class Ledger(SphinxDirective):
+class FromCards(SphinxDirective):
     """Takes no argument; reads diffusion_lib/claims.toml and notebooks/*.ipynb."""
 
     has_content = False
 
-    def run(self) -> list[nodes.Node]:
+    def rows(self) -> list[ledger.Entry]:
+        """Every claim with its card; the titles of the chapters are noted on the way."""
         root = Path(self.env.srcdir)
         claims = root / "diffusion_lib" / "claims.toml"
         notebooks = sorted((root / "notebooks").glob("[0-9]*.ipynb"))
-        for path in (claims, *notebooks, Path(__file__), Path(ledger.__file__)):
+        here = sorted(Path(__file__).parent.glob("*.py"))
+        for path in (claims, *notebooks, *here):
             self.env.note_dependency(str(path))
-        self.titles = {path.stem: _title(path) for path in notebooks}
-        rows = ledger.entries(ledger.read_claims(claims), ledger.collect(notebooks))
-        settled_or_open = [row for row in rows if not row.is_topic]
+        self.titles = {path.stem: chapter_title(path) for path in notebooks}
+        return ledger.entries(ledger.read_claims(claims), ledger.collect(notebooks))
+
+
+class Ledger(FromCards):
+    def run(self) -> list[nodes.Node]:
+        rows = self.rows()
+        self.used_by: dict[str, list[str]] = {}
+        for row in rows:
+            for name in row.card["rests_on"] if row.card else []:
+                self.used_by.setdefault(name, []).append(row.id)
         families = dict.fromkeys(row.claim["family"] for row in rows)
-        sections = [
+        return [
             self._family(name, [row for row in rows if row.claim["family"] == name])
             for name in families
         ]
-        return [self._summary(settled_or_open), *sections]
-
-    def _summary(self, rows: list[ledger.Entry]) -> nodes.Node:
-        """How many claims got which verdict, the open ones plainly among them."""
-        counts = Counter(row.verdict for row in rows)
-        box = nodes.container(classes=["ledger-summary"])
-        for verdict, (one, many) in SUMMARY.items():
-            count = counts[verdict]
-            item = nodes.paragraph(classes=[CLASSES[verdict]])
-            item += nodes.strong(text=str(count))
-            item += nodes.Text(f" {one if count == 1 else many}")
-            box += item
-        return box
 
     def _family(self, name: str, rows: list[ledger.Entry]) -> nodes.Node:
         section = nodes.section(ids=[nodes.make_id(name)], names=[nodes.fully_normalize_name(name)])
@@ -97,6 +97,7 @@ class Ledger(SphinxDirective):
             ("counterexample", self._inline(card.get("counterexample"))),
             ("assumes", self._inline("; ".join(card["assumes"]))),
             ("rests on", _separated([_link_to(name) for name in card["rests_on"]])),
+            ("used by", _separated([_link_to(name) for name in self.used_by.get(row.id, [])])),
             ("runs as", _separated([_function(name) for name in card["binds"]])),
             ("chapter", self._inline(f"[{self.titles[chapter]}](/notebooks/{chapter}.ipynb)")),
         ]
@@ -135,7 +136,22 @@ class Ledger(SphinxDirective):
         return list(self._markdown(text, "inline").children[0].children)
 
 
-def _title(path: Path) -> str:
+class LedgerSummary(FromCards):
+    """How many claims got which verdict, the open ones plainly among them."""
+
+    def run(self) -> list[nodes.Node]:
+        counts = Counter(row.verdict for row in self.rows() if not row.is_topic)
+        box = nodes.container(classes=["ledger-summary"])
+        for verdict, (one, many) in SUMMARY.items():
+            if count := counts[verdict]:
+                item = nodes.paragraph(classes=[CLASSES[verdict]])
+                item += nodes.strong(text=str(count))
+                item += nodes.Text(f" {one if count == 1 else many}")
+                box += item
+        return [box]
+
+
+def chapter_title(path: Path) -> str:
     """The notebook's first heading."""
     first = nbformat.read(path, as_version=4).cells[0].source
     return first.splitlines()[0].lstrip("# ").strip()
@@ -165,5 +181,6 @@ def let_rows_be_linked_to(app: Sphinx, doctree: nodes.document) -> None:
 
 def setup(app: Sphinx) -> dict[str, bool]:
     app.add_directive("ledger", Ledger)
+    app.add_directive("ledger-summary", LedgerSummary)
     app.connect("doctree-read", let_rows_be_linked_to)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
