@@ -215,7 +215,7 @@ def reverse_variance(x_0_variance: Number, alpha_bar_s: Number, alpha_bar_t: Num
               \operatorname{Var}[x_0\mid x_t]
 
     Averaged over x_t it is the best variance of a Gaussian reverse step. Source: [Analytic-DPM]
-    theorem 1. Proved in chapter 03 (claims P13, I19).
+    theorem 1. Proved in chapter 03 (claims P12, P13, I19).
     """
     weight_0 = posterior_mean(0, 1, alpha_bar_s, alpha_bar_t)
     return posterior_variance(alpha_bar_s, alpha_bar_t) + weight_0**2 * x_0_variance
@@ -283,6 +283,15 @@ def x_0_from_score(x_t: Number, score: Number, alpha_bar_t: Number) -> Number:
               =\frac{x_t+(1-\bar\alpha_t)\nabla\log q(x_t)}{\sqrt{\bar\alpha_t}}
     """
     return x_0_from_eps(x_t, eps_from_score(score, alpha_bar_t), alpha_bar_t)
+
+
+def guided_eps(eps_cond: Number, eps_uncond: Number, scale: Number) -> Number:
+    r"""Classifier-free guidance, :math:`\epsilon_u+s\,(\epsilon_c-\epsilon_u)`, with the scale s.
+
+    0 is the network without the condition, 1 the network with it. Source: Ho and Salimans 2022,
+    eq. 6, with :math:`s=1+w`. An exhibit of chapter 14.
+    """
+    return eps_uncond + scale * (eps_cond - eps_uncond)
 
 
 # --- One family of reverse steps: DDPM, DDIM, everything between, any stride ----------------------
@@ -361,6 +370,20 @@ def arc_weights(share: Number, angle: Number) -> tuple[Number, Number]:
     """
     sin = _library_of(angle).sin
     return sin((1 - share) * angle) / sin(angle), sin(share * angle) / sin(angle)
+
+
+# --- Langevin dynamics, the other sampler that is driven by a score -------------------------------
+
+
+def langevin_step(x: Number, score: Number, step: Number) -> Gaussian:
+    r"""One step of Langevin dynamics towards the law with the given score at x.
+
+    .. math:: \mathcal N\Big(x+\frac\delta2\nabla\log p(x),\ \delta I\Big)
+
+    Without a correction its own law is p only as the step δ goes to 0.
+    Source: Roberts and Tweedie 1996, sec. 1.4.1. Proved in chapter 07 (claim S3).
+    """
+    return Gaussian(x + step / 2 * score, step)
 
 
 # --- Gaussian data, where every answer is known ---------------------------------------------------

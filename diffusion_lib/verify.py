@@ -89,6 +89,8 @@ def noise_levels(*alpha_bars: sp.Symbol) -> Domain:
     """
     for x in alpha_bars:
         _demand_real(x)
+    if not alpha_bars or len(set(alpha_bars)) < len(alpha_bars):
+        raise ValueError(f"the levels are {alpha_bars}; there must be at least one, each once.")
     ratios = [sp.Dummy(f"u_{i}", positive=True) for i in range(1, len(alpha_bars) + 1)]
     levels = {x: 1 / (1 + sp.Add(*ratios[: i + 1])) for i, x in enumerate(alpha_bars)}
     names = " < ".join(sp.latex(x) for x in reversed(alpha_bars))
@@ -131,14 +133,20 @@ def prove(what: str, left: Any, right: Any = 0, given: Domain = EVERYWHERE) -> C
             the card says what that is.
 
     Raises:
-        CheckFailed: if the difference is not zero; the message shows both sides at a point.
+        CheckFailed: if the difference is not zero; the message shows both sides at a point. Also if
+            a side is no formula (text, nothing, an equation, an array), or has another length.
+        ValueError: if there is nothing to compare, or the domain is none.
     """
-    for a, b in _pairs(left, right):
+    if not isinstance(given, Domain):
+        raise ValueError(f"given is {given!r:.60}; it must be a domain, as from noise_levels(...).")
+    left, right = _formulas(f"not proved: {what}", left, right)
+    for a, b in zip(_row(left), _row(right), strict=True):
         zero = _is_zero(given.parametrise(sp.sympify(a) - sp.sympify(b)))
         difference, sides = _at_a_point(given, a, b)
         # The value at a point is a second, independent opinion on what algebra found.
         if not zero or not difference.is_finite or abs(difference) > sp.Float("1e-25"):
-            raise CheckFailed(f"not proved: {what}. {sides}")
+            hints = "".join(_hints(given, a, b))
+            raise CheckFailed(f"not proved: {what}. {sides}{hints}")
     return _record(Check("proved", what, _scope(given, left, right)))
 
 
@@ -150,7 +158,8 @@ def prove_positive(what: str, expression: Any, given: Domain = EVERYWHERE) -> Ch
     Raises:
         CheckFailed: if they are not.
     """
-    value = sp.factor(sp.together(given.parametrise(sp.sympify(expression))))
+    expression = _formula(f"not proved: {what}", "The expression", expression)
+    value = sp.factor(sp.together(given.parametrise(expression)))
     numerator, denominator = (sp.expand(part) for part in sp.fraction(value))
     if not (numerator.is_positive and denominator.is_positive):
         _, sides = _at_a_point(given, expression, 0)
@@ -160,10 +169,8 @@ def prove_positive(what: str, expression: Any, given: Domain = EVERYWHERE) -> Ch
 
 def _scope(given: Domain, *sides: Any) -> str:
     """For which values a proof speaks: the domain, and what SymPy assumes of the other symbols."""
-    parts = [
-        part for side in sides for part in (side if isinstance(side, tuple | list) else [side])
-    ]
-    free = set().union(*(sp.sympify(part).free_symbols for part in parts)) - set(given.substitution)
+    parts = [part for side in sides for part in _row(side)]
+    free = set().union(*(part.free_symbols for part in parts)) - set(given.substitution)
     positive = sorted((x for x in free if x.is_positive), key=str)
     signs = f"${', '.join(sp.latex(x) for x in positive)} > 0$" if positive else ""
     return ", ".join(filter(None, (given.text, signs))) or "all values"
@@ -181,12 +188,16 @@ def refute(what: str, left: Any, right: Any, at: dict[sp.Symbol, Any] | None = N
         CheckFailed: if they are equal there, a side is not finite or not exact there, the point
             contradicts an assumption, or a symbol is left without a value.
     """
-    point = {x: sp.sympify(value) for x, value in (at or {}).items()}
+    refused = f"not refuted: {what}"
+    left, right = _formulas(refused, left, right)
+    point = {x: _formula(refused, f"The value of {x}", value) for x, value in (at or {}).items()}
     for x, value in point.items():
+        if not isinstance(x, sp.Symbol):
+            raise CheckFailed(f"{refused}. The point names {x!r:.60}; it must be a symbol.")
         if value.has(sp.Float) or (x.is_positive and value.is_nonnegative is not True):
             raise CheckFailed(f"not refuted: {what}. {x} = {value} is inexact or not allowed")
-    for a, b in _pairs(left, right):
-        a, b = (sp.simplify(sp.sympify(x).subs(point)) for x in (a, b))
+    for a, b in zip(_row(left), _row(right), strict=True):
+        a, b = (sp.simplify(x.subs(point)) for x in (a, b))
         difference = sp.simplify(a - b)
         if difference.free_symbols:
             raise CheckFailed(f"not refuted: {what}. {difference} still depends on symbols")
@@ -218,10 +229,13 @@ def agree(what: str, got: Any, truth: Any, within: float) -> Check:
     if have.shape != want.shape:
         raise CheckFailed(f"{what}: shape {have.shape} against {want.shape}")
     with mpmath.workdps(_DIGITS):
-        errors = [
-            abs(mpmath.mpf(a) - mpmath.mpf(b)) / (abs(mpmath.mpf(b)) or 1)
-            for a, b in zip(have.ravel().tolist(), want.ravel().tolist(), strict=True)
-        ]
+        try:
+            errors = [
+                abs(mpmath.mpf(a) - mpmath.mpf(b)) / (abs(mpmath.mpf(b)) or 1)
+                for a, b in zip(have.ravel().tolist(), want.ravel().tolist(), strict=True)
+            ]
+        except (TypeError, ValueError):
+            raise CheckFailed(f"{what}: {got!r:.60} holds something that is no number") from None
     if not errors:
         raise CheckFailed(f"{what}: nothing to compare")
     worst = max(errors, key=lambda e: mpmath.inf if mpmath.isnan(e) else e)
@@ -246,9 +260,14 @@ def sampled(what: str, draws: Any, truth: Any) -> Check:
         CheckFailed: if a |z| is larger or is no number.
         ValueError: if there are fewer draws, or not one truth for each statistic.
     """
-    values = np.asarray(_numbers(draws), dtype=np.float64)
+    try:
+        values = np.atleast_1d(np.asarray(_numbers(draws), dtype=np.float64))
+        means = np.asarray(_numbers(truth), dtype=np.float64).ravel()
+    except (TypeError, ValueError):
+        raise ValueError(
+            f"draws is {draws!r:.60} and truth {truth!r:.60}; both must be numbers."
+        ) from None
     values = values.reshape(len(values), -1)
-    means = np.asarray(_numbers(truth), dtype=np.float64).ravel()
     if len(values) < _FEWEST_DRAWS or len(means) != values.shape[1]:
         raise ValueError(
             f"draws has shape {values.shape} and truth {len(means)} entries; it must hold at least "
@@ -444,13 +463,62 @@ def _display(card: Claim) -> None:
 # --- Deciding whether an expression is zero -------------------------------------------------------
 
 
-def _pairs(left: Any, right: Any) -> list[tuple[Any, Any]]:
-    if isinstance(left, tuple | list):
-        rights = right if isinstance(right, tuple | list) else [right] * len(left)
-        if not left:
-            raise ValueError("left is empty; there is nothing to compare.")
-        return list(zip(left, rights, strict=True))
-    return [(left, right)]
+def _row(side: Any) -> list[Any]:
+    return list(side) if isinstance(side, tuple | list) else [side]
+
+
+def _formulas(refused: str, left: Any, right: Any) -> tuple[Any, Any]:
+    """Both sides as SymPy expressions, or as rows of them of one length.
+
+    A plain number is held against each entry of a row: ``prove("...", (a, b), 0)``.
+    """
+    if isinstance(left, tuple | list) and not left:
+        raise ValueError("left is empty; there is nothing to compare.")
+    if isinstance(left, tuple | list) and isinstance(right, int):
+        right = [right] * len(left)
+    lengths = [len(side) if isinstance(side, tuple | list) else None for side in (left, right)]
+    if lengths[0] != lengths[1]:
+        sizes = ["one expression" if n is None else f"a row of {n}" for n in lengths]
+        raise CheckFailed(f"{refused}. The left side is {sizes[0]} and the right side {sizes[1]}.")
+    sides = []
+    for name, side in (("left", left), ("right", right)):
+        entries = [_formula(refused, f"The {name} side", entry) for entry in _row(side)]
+        sides.append(entries if isinstance(side, tuple | list) else entries[0])
+    return sides[0], sides[1]
+
+
+def _formula(refused: str, name: str, value: Any) -> sp.Expr:
+    """The value as a SymPy expression; what is none gets a sentence."""
+    try:
+        expression = sp.sympify(value, strict=True)
+    except (sp.SympifyError, TypeError, ValueError):
+        expression = None
+    if not isinstance(expression, sp.Expr) or expression.is_Matrix:
+        kind = "text" if isinstance(value, str) else type(value).__name__
+        shown = " ".join(f"{value!r:.60}".split())
+        raise CheckFailed(
+            f"{refused}. {name} is {shown} ({kind}); it must be a SymPy expression in the symbols."
+        )
+    return expression
+
+
+def _hints(given: Domain, left: sp.Expr, right: sp.Expr) -> Iterable[str]:
+    """What often makes a right answer look wrong: inexact numbers, other symbols."""
+    for number in sorted((left.atoms(sp.Float) | right.atoms(sp.Float)), key=str)[:1]:
+        exact = sp.nsimplify(number, rational=True)
+        yield (
+            f". The number {sp.N(number, 4)} is inexact, and a proof needs exact ones: "
+            f"sp.Rational({exact.p}, {exact.q})"
+        )
+    symbols = left.free_symbols | right.free_symbols | set(given.substitution)
+    names = [x.name for x in symbols]
+    for name in sorted({name for name in names if names.count(name) > 1}):
+        yield f". There are two different symbols called {name}; take the one defined before"
+    known = {x.name for x in given.substitution}
+    for side, own, other in (("left", left, right), ("right", right, left)):
+        alone = {x.name for x in own.free_symbols} - {x.name for x in other.free_symbols} - known
+        if alone:
+            yield f". Only the {side} side has {', '.join(sorted(alone))}"
 
 
 def _is_zero(expression: sp.Expr) -> bool:

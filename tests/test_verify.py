@@ -294,3 +294,87 @@ def test_claims_do_not_nest_and_an_error_leaves_none_open():
         1 / 0  # noqa: B018
     assert verify._OPEN == []
     assert prove("outside a claim", s, s).kind == "proved"
+
+
+# --- Answers that are none ------------------------------------------------------------------------
+
+ANSWER = cf.posterior_variance(s, t)
+NO_FORMULAS = [
+    None,
+    "(1 - s) / (1 - t) * (1 - t / s)",
+    "((",
+    True,
+    lambda s, t: 0,
+    sp.Eq(ANSWER, 0),
+    sp.Matrix([ANSWER]),
+    {},
+    np.ones(2),
+    torch.ones(2),
+]
+
+
+@pytest.mark.parametrize("answer", NO_FORMULAS, ids=str)
+def test_what_is_no_formula_gets_a_sentence(answer):
+    sentence = r"it must be a SymPy expression in the symbols\.$"
+    for side, pair in (("left", (answer, ANSWER)), ("right", (ANSWER, answer))):
+        with pytest.raises(CheckFailed, match=f"^not proved: it. The {side} side is .*{sentence}"):
+            prove("it", *pair, LEVELS)
+    with pytest.raises(CheckFailed, match=f"^not refuted: it. The left side is .*{sentence}"):
+        refute("it", answer, ANSWER)
+    with pytest.raises(CheckFailed, match=f"^not proved: it. The expression is .*{sentence}"):
+        prove_positive("it", answer, LEVELS)
+
+
+@pytest.mark.parametrize(
+    ("left", "right"),
+    [
+        ((ANSWER, ANSWER), (ANSWER,)),
+        (ANSWER, cf.Gaussian(0, ANSWER)),
+        (cf.Gaussian(ANSWER, ANSWER), ANSWER),  # a number is held against each entry, no formula is
+    ],
+)
+def test_another_length_gets_a_sentence(left, right):
+    for check in (lambda: prove("it", left, right, LEVELS), lambda: refute("it", left, right)):
+        with pytest.raises(CheckFailed, match=r"The left side is .* and the right side .*\.$"):
+            check()
+
+
+@pytest.mark.parametrize(
+    ("answer", "hint"),
+    [
+        (0.5 * (2 * ANSWER), r"is inexact, and a proof needs exact ones: sp.Rational\("),
+        (0.25 + ANSWER, r"The number 0.2500 is inexact.*sp.Rational\(1, 4\)"),
+        (cf.posterior_variance(sp.Symbol("s"), t), "two different symbols called s"),
+        (sp.Symbol("a") * ANSWER, "Only the left side has a$"),
+        (1 - t, "^not proved: it. Left [^.]*[.][^S]*$"),  # nothing to hint at
+    ],
+)
+def test_a_refusal_says_what_often_is_the_reason(answer, hint):
+    with pytest.raises(CheckFailed, match=hint):
+        prove("it", answer, ANSWER, LEVELS)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: prove("it", s, s, given=None), "it must be a domain"),
+        (lambda: prove("it", s, s, given=s), "it must be a domain"),
+        (lambda: noise_levels(), "at least one, each once"),
+        (lambda: noise_levels(s, s), "at least one, each once"),
+        (lambda: sampled("it", None, 0), "draws"),
+        (lambda: sampled("it", np.zeros(1000), "x"), "both must be numbers"),
+    ],
+)
+def test_what_is_no_domain_and_no_number_gets_a_sentence(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()
+
+
+def test_points_and_numbers_that_are_none_get_a_sentence():
+    with pytest.raises(CheckFailed, match=r"The value of s is None"):
+        refute("it", s, 1, {s: None})
+    with pytest.raises(CheckFailed, match=r"The point names 's'; it must be a symbol"):
+        refute("it", s, 1, {"s": 2})
+    for answer in (None, "x", [s]):
+        with pytest.raises(CheckFailed, match=r"^it: "):
+            agree("it", answer, [1.0], within=1e-3)
