@@ -601,9 +601,10 @@ def _lowest_terms(
     radicands = [meaning for symbol, meaning in meanings.items() if symbol in used]
     gens = sorted(used.union(*(meaning.free_symbols for meaning in radicands)), key=str)
     # Whatever is no rational function of these stands for itself: π, a root of unknown sign.
+    parts = [expression, *(meaning.base for meaning in radicands if meaning.is_Pow)]
     others = {
         atom
-        for atom in expression.atoms(sp.Function, sp.NumberSymbol, sp.Pow)
+        for atom in set().union(*(e.atoms(sp.Function, sp.NumberSymbol, sp.Pow) for e in parts))
         if not (atom.is_Pow and atom.exp.is_Integer)
     }
     gens = [*gens, *sorted(others, key=str)] or [sp.Dummy()]

@@ -37,6 +37,7 @@ LEVELS = noise_levels(s, t)
         (sp.sqrt((1 - t) / (1 - s)) * sp.sqrt(1 - s), sp.sqrt(1 - t)),
         (sp.log((1 - t) / s), sp.log(1 - t) - sp.log(s)),
         (sp.log(sp.sqrt(1 - s)), sp.log(1 - s) / 2),
+        (sp.log(sp.sqrt(2 * sp.pi * s)), sp.log(2 * sp.pi * s) / 2),
         (sp.log(12 * sp.pi * s), sp.log(2) * 2 + sp.log(3) + sp.log(sp.pi) + sp.log(s)),
         (sp.sqrt(s**2 - 2 * s + 1), 1 - s),  # the root of (1-s)² is 1-s only because s < 1
         (sp.sqrt(8), 2 * sp.sqrt(2)),
