@@ -84,7 +84,7 @@ def normal_log_density(x: Number, mean: Number, variance: Number) -> Number:
 
 
 def normal_score(x: Number, mean: Number, variance: Number) -> Number:
-    r""":math:`\nabla_x\log\mathcal N(x;\mu,v)=(\mu-x)/v`."""
+    r""":math:`\nabla_x\log\mathcal N(x;\mu,v)=(\mu-x)/v`. Proved in chapter 04 (claim L14)."""
     return (mean - x) / variance
 
 
@@ -108,6 +108,7 @@ def alpha_bar_table(betas: Iterable[Number]) -> list[Number]:
 
     The empty product :math:`\bar\alpha_0=1` is part of the table. Source: [DDPM] eq. 4.
     Proved in chapter 02 (claims F5, F6).
+    Of kept steps in chapter 11 (claim T2).
     """
     return list(accumulate(betas, lambda alpha_bar, beta: alpha_bar * (1 - beta), initial=1))
 
@@ -116,6 +117,7 @@ def step_beta(alpha_bar_s: Number, alpha_bar_t: Number) -> Number:
     r""":math:`\beta_{t\mid s}=1-\bar\alpha_t/\bar\alpha_s`, the noise added from s to t.
 
     For s = t - 1 this is :math:`\beta_t`. Proved in chapter 02 (claim F4).
+    Over strides in chapter 11 (claims T2, T3, T4, T5).
     """
     return 1 - alpha_bar_t / alpha_bar_s
 
@@ -126,6 +128,7 @@ def forward_step(x_s: Number, beta: Number) -> Gaussian:
     With ``beta = step_beta(alpha_bar_s, alpha_bar_t)`` it is the transition over any stride.
     Source: [DDPM] eq. 2. Proved in chapter 02 (claims F1, F2, F3, F8); its density in chapter 03
     (claim P3).
+    Over strides in chapter 11 (claims T5, I13).
     """
     return Gaussian(sqrt(1 - beta) * x_s, beta)
 
@@ -148,7 +151,11 @@ def noised(x_0: Number, eps: Number, alpha_bar_t: Number) -> Number:
 
 
 def snr(alpha_bar_t: Number) -> Number:
-    r"""The signal-to-noise ratio :math:`\bar\alpha_t/(1-\bar\alpha_t)` ([VDM] eq. 2)."""
+    r"""The signal-to-noise ratio :math:`\bar\alpha_t/(1-\bar\alpha_t)`.
+
+    Source: [VDM] eq. 2. In chapter 04 it is the ratio of the variances of ε and x_0 given x_t
+    (claims L11, L13).
+    """
     return alpha_bar_t / (1 - alpha_bar_t)
 
 
@@ -163,6 +170,7 @@ def posterior_mean(x_t: Number, x_0: Number, alpha_bar_s: Number, alpha_bar_t: N
               \qquad \alpha=\bar\alpha_t/\bar\alpha_s,\ \beta=1-\alpha
 
     Source: [DDPM] eq. 7. Proved in chapter 03 (claims P2, P5, P6, P8, P9).
+    Over strides in chapter 11 (claim T3).
     """
     beta = step_beta(alpha_bar_s, alpha_bar_t)
     weight_t = sqrt(1 - beta) * (1 - alpha_bar_s) / (1 - alpha_bar_t)
@@ -177,6 +185,7 @@ def posterior_variance(alpha_bar_s: Number, alpha_bar_t: Number) -> Number:
 
     Zero at s = 0, where :math:`\bar\alpha_0=1`. Source: [DDPM] eq. 7.
     Proved in chapter 03 (claims P2, P4).
+    Over strides in chapter 11 (claim T4).
     """
     return (1 - alpha_bar_s) / (1 - alpha_bar_t) * step_beta(alpha_bar_s, alpha_bar_t)
 
@@ -185,6 +194,7 @@ def posterior(x_t: Number, x_0: Number, alpha_bar_s: Number, alpha_bar_t: Number
     r""":math:`q(x_s\mid x_t,x_0)=\mathcal N(\tilde\mu,\tilde\beta I)`.
 
     Source: [DDPM] eq. 6. Proved in chapter 03 (claims P1, P2, P3, P10).
+    Over strides in chapter 11 (claim I13).
     """
     return Gaussian(
         posterior_mean(x_t, x_0, alpha_bar_s, alpha_bar_t),
@@ -200,7 +210,8 @@ def posterior_mean_from_eps(
     .. math:: \frac1{\sqrt\alpha}\Big(x_t-\frac{\beta}{\sqrt{1-\bar\alpha_t}}\,\epsilon\Big)
 
     Equals `posterior_mean` at ``x_0 = x_0_from_eps(x_t, eps, alpha_bar_t)``.
-    Source: [DDPM] eq. 10. Proved in chapter 03 (claims P7, P8).
+    Source: [DDPM] eq. 10. Proved in chapter 03 (claims P7, P8); as a step along the score in
+    chapter 04 (claim L14).
     """
     beta = step_beta(alpha_bar_s, alpha_bar_t)
     return (x_t - beta / sqrt(1 - alpha_bar_t) * eps) / sqrt(1 - beta)
@@ -239,6 +250,7 @@ def x_0_from_eps(x_t: Number, eps: Number, alpha_bar_t: Number) -> Number:
     r""":math:`x_0=(x_t-\sqrt{1-\bar\alpha_t}\,\epsilon)/\sqrt{\bar\alpha_t}`.
 
     Source: [DDPM] sec. 3.2. Proved in chapter 03 (claim P7).
+    In a strided step in chapter 11 (claim T6).
     """
     return (x_t - sqrt(1 - alpha_bar_t) * eps) / sqrt(alpha_bar_t)
 
@@ -252,27 +264,43 @@ def eps_from_x_0(x_t: Number, x_0: Number, alpha_bar_t: Number) -> Number:
 
 
 def velocity(x_0: Number, eps: Number, alpha_bar_t: Number) -> Number:
-    r""":math:`v=\sqrt{\bar\alpha_t}\,\epsilon-\sqrt{1-\bar\alpha_t}\,x_0` ([PD] app. D)."""
+    r""":math:`v=\sqrt{\bar\alpha_t}\,\epsilon-\sqrt{1-\bar\alpha_t}\,x_0`, the velocity.
+
+    Source: [PD] appendix D. Proved in chapter 04 (claims L11, L13).
+    """
     return sqrt(alpha_bar_t) * eps - sqrt(1 - alpha_bar_t) * x_0
 
 
 def x_0_from_velocity(x_t: Number, v: Number, alpha_bar_t: Number) -> Number:
-    r""":math:`x_0=\sqrt{\bar\alpha_t}\,x_t-\sqrt{1-\bar\alpha_t}\,v` ([PD] appendix D)."""
+    r""":math:`x_0=\sqrt{\bar\alpha_t}\,x_t-\sqrt{1-\bar\alpha_t}\,v`.
+
+    Source: [PD] appendix D. Proved in chapter 04 (claim L13).
+    """
     return sqrt(alpha_bar_t) * x_t - sqrt(1 - alpha_bar_t) * v
 
 
 def eps_from_velocity(x_t: Number, v: Number, alpha_bar_t: Number) -> Number:
-    r""":math:`\epsilon=\sqrt{1-\bar\alpha_t}\,x_t+\sqrt{\bar\alpha_t}\,v` ([PD] appendix D)."""
+    r""":math:`\epsilon=\sqrt{1-\bar\alpha_t}\,x_t+\sqrt{\bar\alpha_t}\,v`.
+
+    Source: [PD] appendix D. Proved in chapter 04 (claim L13).
+    """
     return sqrt(1 - alpha_bar_t) * x_t + sqrt(alpha_bar_t) * v
 
 
 def score_from_eps(eps: Number, alpha_bar_t: Number) -> Number:
-    r"""The score :math:`\nabla\log q(x_t)=-\mathbb E[\epsilon\mid x_t]/\sqrt{1-\bar\alpha_t}`."""
+    r"""The score :math:`\nabla\log q(x_t)=-\mathbb E[\epsilon\mid x_t]/\sqrt{1-\bar\alpha_t}`.
+
+    From the true noise it is the score of :math:`q(x_t\mid x_0)`. Proved in chapter 04 for any data
+    (claims L11, L13, L14).
+    """
     return -eps / sqrt(1 - alpha_bar_t)
 
 
 def eps_from_score(score: Number, alpha_bar_t: Number) -> Number:
-    r""":math:`\epsilon=-\sqrt{1-\bar\alpha_t}\;\nabla\log q(x_t)`, inverse of `score_from_eps`."""
+    r""":math:`\epsilon=-\sqrt{1-\bar\alpha_t}\;\nabla\log q(x_t)`, inverse of `score_from_eps`.
+
+    Proved in chapter 04 (claims L13, L14).
+    """
     return -sqrt(1 - alpha_bar_t) * score
 
 
@@ -281,6 +309,8 @@ def x_0_from_score(x_t: Number, score: Number, alpha_bar_t: Number) -> Number:
 
     .. math:: \mathbb E[x_0\mid x_t]
               =\frac{x_t+(1-\bar\alpha_t)\nabla\log q(x_t)}{\sqrt{\bar\alpha_t}}
+
+    Source: Efron 2011, sec. 1. Proved in chapter 04 for any data (claims L13, L14).
     """
     return x_0_from_eps(x_t, eps_from_score(score, alpha_bar_t), alpha_bar_t)
 
@@ -303,7 +333,9 @@ def reverse_mean(x_0: Number, eps: Number, alpha_bar_s: Number, sigma: Number) -
     .. math:: \sqrt{\bar\alpha_s}\,x_0+\sqrt{1-\bar\alpha_s-\sigma^2}\,\epsilon
 
     Needs :math:`0\le\sigma^2\le1-\bar\alpha_s`. At :math:`\sigma^2=\tilde\beta` it is the posterior
-    mean (claim P9, chapter 03). Source: [DDIM] eq. 7. Proved in chapter 08 (claim I4).
+    mean (claim P9, chapter 03). Source: [DDIM] eq. 7. Proved in chapter 08 (claim I4); to first
+    order in β in chapter 04 (claim L14).
+    Over strides in chapter 11 (claim T6).
     """
     return sqrt(alpha_bar_s) * x_0 + sqrt(1 - alpha_bar_s - sigma**2) * eps
 
@@ -338,6 +370,7 @@ def ddim_forward(
 
     It is free of x_0, a Markov kernel, exactly at :math:`\sigma^2=\tilde\beta`. Defined for s ≥ 1.
     Source: [DDIM] sec. 3.1, where it is left to Bayes' rule. Proved in chapter 09 (claim I12).
+    Over strides in chapter 11 (claim I13).
     """
     x_s_law, x_t_law = marginal(x_0, alpha_bar_s), marginal(x_0, alpha_bar_t)
     covariance = sqrt((x_s_law.variance - sigma**2) * x_t_law.variance)
@@ -404,7 +437,7 @@ def data_eps(x_t: Number, mean: Number, variance: Number, alpha_bar_t: Number) -
     .. math:: \epsilon^*=\frac{\sqrt{1-\bar\alpha_t}\,(x_t-\sqrt{\bar\alpha_t}\,\mu)}
                               {\bar\alpha_t v+1-\bar\alpha_t}
 
-    Used in chapter 03 (claim P8).
+    Proved in chapter 04 (claim L13). Used in chapter 03 (claim P8).
     """
     score = normal_score(x_t, *data_marginal(mean, variance, alpha_bar_t))
     return eps_from_score(score, alpha_bar_t)
@@ -423,6 +456,7 @@ def data_reverse(
               \ \frac{V_s}{V_t}\beta\Big)
 
     At v = 0 it is `posterior` with :math:`x_0=\mu`. Proved in chapter 03 (claim P1).
+    Over strides in chapter 11 (claim I13).
     """
     beta = step_beta(alpha_bar_s, alpha_bar_t)
     x_s_law = data_marginal(mean, variance, alpha_bar_s)
@@ -440,7 +474,7 @@ def data_eps_variance(variance: Number, alpha_bar_t: Number) -> Number:
     .. math:: \frac{\bar\alpha_t v}{\bar\alpha_t v+1-\bar\alpha_t}
 
     No network has a smaller squared error per coordinate at step t. Proved in chapter 04
-    (claim L13).
+    (claims L11, L13).
     """
     return alpha_bar_t * variance / data_marginal(0, variance, alpha_bar_t).variance
 
@@ -487,6 +521,19 @@ def bound_weight_eps(alpha_bar_s: Number, alpha_bar_t: Number, variance: Number)
     """
     beta = step_beta(alpha_bar_s, alpha_bar_t)
     return beta**2 / (2 * variance * (1 - beta) * (1 - alpha_bar_t))
+
+
+def ddim_bound_weight_eps(alpha_bar_s: Number, alpha_bar_t: Number, sigma: Number) -> Number:
+    r"""The weight of :math:`\|\epsilon-\epsilon_\theta\|^2` in the bound of the family's member σ.
+
+    .. math:: \frac1{2\sigma^2}\Big(\sqrt{\frac{\bar\alpha_s(1-\bar\alpha_t)}{\bar\alpha_t}}
+              -\sqrt{1-\bar\alpha_s-\sigma^2}\Big)^2
+
+    In nats. At :math:`\sigma^2=\tilde\beta` it is `bound_weight_eps` of that variance. Source:
+    [DDIM] theorem 1, which needs only that it is positive. Proved in chapter 09 (claim I11).
+    """
+    error = reverse_mean(x_0_from_eps(0, 1, alpha_bar_t), 1, alpha_bar_s, sigma)
+    return error**2 / (2 * sigma**2)
 
 
 def bound_weight_x_0(alpha_bar_s: Number, alpha_bar_t: Number, variance: Number) -> Number:

@@ -153,7 +153,8 @@ class GaussianMixture:
     def eps(self, x_t: Tensor, alpha_bar_t: Level) -> Tensor:
         r""":math:`\epsilon^*(x_t)=\mathbb E[\epsilon\mid x_t]`, shaped like x_t.
 
-        The network that minimises :math:`L_{\mathrm{simple}}` computes this.
+        The network that minimises :math:`L_{\mathrm{simple}}` computes this. Proved in chapter 04,
+        through the score (claim L13).
         """
         score = self.at(alpha_bar_t).score(self._cast(x_t))
         level = alpha_bar_t.to(score)[..., None] if torch.is_tensor(alpha_bar_t) else alpha_bar_t
