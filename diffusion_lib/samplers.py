@@ -134,7 +134,8 @@ def ddim(
     Raises:
         ValueError: for an argument outside its range; nothing has been run then.
 
-    Source: Song et al. 2021, eq. 12 and 16. The step is proved in chapter 08 (claims I4, I5).
+    Source: Song et al. 2021, eq. 12 and 16. The step is proved in chapter 08 (claims I4, I5), over
+    strides in chapter 11 (claim T6), as a code's decoder in chapter 12 (claim I15).
     """
     if not isinstance(eta, int | float) or not 0 <= eta <= 1:
         raise ValueError(f"eta is {eta!r}; it must be a number in 0..1.")

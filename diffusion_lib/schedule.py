@@ -222,6 +222,8 @@ class NoiseSchedule:
     def subsequence(self, steps: Sequence[int] | NDArray[np.integer]) -> NoiseSchedule:
         r"""The schedule of the given steps, in rising or falling order, and :math:`\bar\alpha_0=1`.
 
+        Proved to be a schedule in chapter 11 (claim T2).
+
         Raises:
             ValueError: if a step is not one of 1..T or the list is not strictly monotone.
         """
@@ -244,7 +246,7 @@ class NoiseSchedule:
 
         ``trailing`` keeps T and counts down in equal strides (the default: the first step is taken
         at full noise); ``linspace`` keeps 1 and T; ``leading`` keeps 1 and stops short of T;
-        ``quadratic`` is dense near the data.
+        ``quadratic`` is dense near the data. Proved in chapter 11 (claim T1).
 
         Raises:
             ValueError: if S is not one of 1..T or the spacing is unknown.
