@@ -116,7 +116,7 @@ def alpha_bar_table(betas: Iterable[Number]) -> list[Number]:
 def step_beta(alpha_bar_s: Number, alpha_bar_t: Number) -> Number:
     r""":math:`\beta_{t\mid s}=1-\bar\alpha_t/\bar\alpha_s`, the noise added from s to t.
 
-    For s = t - 1 this is :math:`\beta_t`. Proved in chapter 02 (claim F4).
+    For s = t - 1 this is :math:`\beta_t`. Proved in chapter 02 (claim F4), 03 (claim P12).
     Over strides in chapter 11 (claims T2, T3, T4, T5).
     """
     return 1 - alpha_bar_t / alpha_bar_s
@@ -127,7 +127,7 @@ def forward_step(x_s: Number, beta: Number) -> Gaussian:
 
     With ``beta = step_beta(alpha_bar_s, alpha_bar_t)`` it is the transition over any stride.
     Source: [DDPM] eq. 2. Proved in chapter 02 (claims F1, F2, F3, F8); its density in chapter 03
-    (claim P3).
+    (claims P3, P11).
     Over strides in chapter 11 (claims T5, I13).
     """
     return Gaussian(sqrt(1 - beta) * x_s, beta)
@@ -169,7 +169,7 @@ def posterior_mean(x_t: Number, x_0: Number, alpha_bar_s: Number, alpha_bar_t: N
               +\frac{\sqrt{\bar\alpha_s}\,\beta}{1-\bar\alpha_t}x_0,
               \qquad \alpha=\bar\alpha_t/\bar\alpha_s,\ \beta=1-\alpha
 
-    Source: [DDPM] eq. 7. Proved in chapter 03 (claims P2, P5, P6, P8, P9).
+    Source: [DDPM] eq. 7. Proved in chapter 03 (claims P2, P5, P6, P8, P9, P13).
     Over strides in chapter 11 (claim T3).
     """
     beta = step_beta(alpha_bar_s, alpha_bar_t)
@@ -184,7 +184,7 @@ def posterior_variance(alpha_bar_s: Number, alpha_bar_t: Number) -> Number:
     The variance of :math:`q(x_s\mid x_t,x_0)`, which does not depend on the samples.
 
     Zero at s = 0, where :math:`\bar\alpha_0=1`. Source: [DDPM] eq. 7.
-    Proved in chapter 03 (claims P2, P4).
+    Proved in chapter 03 (claims P2, P4, P12, I19).
     Over strides in chapter 11 (claim T4).
     """
     return (1 - alpha_bar_s) / (1 - alpha_bar_t) * step_beta(alpha_bar_s, alpha_bar_t)
@@ -193,7 +193,7 @@ def posterior_variance(alpha_bar_s: Number, alpha_bar_t: Number) -> Number:
 def posterior(x_t: Number, x_0: Number, alpha_bar_s: Number, alpha_bar_t: Number) -> Gaussian:
     r""":math:`q(x_s\mid x_t,x_0)=\mathcal N(\tilde\mu,\tilde\beta I)`.
 
-    Source: [DDPM] eq. 6. Proved in chapter 03 (claims P1, P2, P3, P10).
+    Source: [DDPM] eq. 6. Proved in chapter 03 (claims P1, P2, P3, P10, P13).
     Over strides in chapter 11 (claim I13).
     """
     return Gaussian(
@@ -345,7 +345,7 @@ def reverse_step(x_0: Number, eps: Number, z: Number, alpha_bar_s: Number, sigma
 
     .. math:: x_s=\sqrt{\bar\alpha_s}\,x_0+\sqrt{1-\bar\alpha_s-\sigma^2}\,\epsilon+\sigma z
 
-    Source: [DDIM] eq. 12. Proved in chapter 08 (claim I4).
+    Source: [DDIM] eq. 12. Proved in chapter 08 (claim I4), 03 (claim I19).
     """
     return reverse_mean(x_0, eps, alpha_bar_s, sigma) + sigma * z
 
@@ -455,7 +455,7 @@ def data_reverse(
               +\frac{V_s}{V_t}\sqrt\alpha\,(x_t-\sqrt{\bar\alpha_t}\,\mu),
               \ \frac{V_s}{V_t}\beta\Big)
 
-    At v = 0 it is `posterior` with :math:`x_0=\mu`. Proved in chapter 03 (claim P1).
+    At v = 0 it is `posterior` with :math:`x_0=\mu`. Proved in chapter 03 (claims P1, P11, P12).
     Over strides in chapter 11 (claim I13).
     """
     beta = step_beta(alpha_bar_s, alpha_bar_t)

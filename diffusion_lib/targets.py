@@ -165,7 +165,8 @@ class GaussianMixture:
     ) -> GaussianMixture:
         r"""The exact :math:`q(x_s\mid x_t)` for x_t of shape (..., d): a batch of mixtures.
 
-        Proved in chapter 03 (claim P1) for one component; the components' shares are Bayes' rule.
+        Proved in chapter 03 (claims P1, P11, P13, I19) for its components; their shares are Bayes'
+        rule.
 
         Raises:
             ValueError: unless 0 < alpha_bar_t < alpha_bar_s <= 1.
