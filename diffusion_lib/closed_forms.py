@@ -69,7 +69,8 @@ def exp(x: Number) -> Number:
 def draw(gaussian: Gaussian, eps: Number) -> Number:
     r"""A draw from a Gaussian by reparameterisation, :math:`\mu+\sigma\epsilon` with ε ~ N(0, I).
 
-    Source: Kingma and Welling 2014, sec. 2.4. Proved in chapter 02 (claims F1, F3, F11).
+    Source: Kingma and Welling 2014, sec. 2.4. Proved in chapters 01 (claim F11) and 02 (claims F1,
+    F3).
     """
     return gaussian.mean + sqrt(gaussian.variance) * eps
 
@@ -77,14 +78,19 @@ def draw(gaussian: Gaussian, eps: Number) -> Number:
 def normal_log_density(x: Number, mean: Number, variance: Number) -> Number:
     r""":math:`\log\mathcal N(x;\mu,v)=-\tfrac12\big(\log(2\pi v)+(x-\mu)^2/v\big)`, in nats.
 
-    One coordinate; sum over coordinates for a vector. Used in chapters 02 and 03 (claims F4, P3).
+    One coordinate; sum over coordinates for a vector. Used in chapters 01 to 03 (claims L5, F4,
+    P3).
+    In the bound in chapter 05 (claims L1, L3, L4, L6, L8).
     """
     pi = _library_of(variance, x, mean).pi
     return -(log(2 * pi * variance) + (x - mean) ** 2 / variance) / 2
 
 
 def normal_score(x: Number, mean: Number, variance: Number) -> Number:
-    r""":math:`\nabla_x\log\mathcal N(x;\mu,v)=(\mu-x)/v`. Proved in chapter 04 (claim L14)."""
+    r""":math:`\nabla_x\log\mathcal N(x;\mu,v)=(\mu-x)/v`.
+
+    Proved in chapters 01 (claim F11) and 04 (claim L14).
+    """
     return (mean - x) / variance
 
 
@@ -93,7 +99,8 @@ def gaussian_kl(p: Gaussian, q: Gaussian) -> Number:
 
     .. math:: \tfrac12\Big(\log\frac{v_q}{v_p}+\frac{v_p+(\mu_p-\mu_q)^2}{v_q}-1\Big)
 
-    Proved in chapter 02 (claim F7).
+    Proved in chapter 01 (claim L5); used in chapter 02 (claim F7).
+    In the bound in chapter 05 (claims L1, L4, L6, L7, L9, L12, L16).
     """
     return (
         log(q.variance / p.variance) + (p.variance + (p.mean - q.mean) ** 2) / q.variance - 1
@@ -107,7 +114,7 @@ def alpha_bar_table(betas: Iterable[Number]) -> list[Number]:
     r"""The table of noise levels, :math:`\bar\alpha_t=\bar\alpha_{t-1}(1-\beta_t)` for t = 0..T.
 
     The empty product :math:`\bar\alpha_0=1` is part of the table. Source: [DDPM] eq. 4.
-    Proved in chapter 02 (claims F5, F6).
+    Proved in chapter 02 (claims F5, F6, F10).
     Of kept steps in chapter 11 (claim T2).
     """
     return list(accumulate(betas, lambda alpha_bar, beta: alpha_bar * (1 - beta), initial=1))
@@ -116,8 +123,10 @@ def alpha_bar_table(betas: Iterable[Number]) -> list[Number]:
 def step_beta(alpha_bar_s: Number, alpha_bar_t: Number) -> Number:
     r""":math:`\beta_{t\mid s}=1-\bar\alpha_t/\bar\alpha_s`, the noise added from s to t.
 
-    For s = t - 1 this is :math:`\beta_t`. Proved in chapter 02 (claim F4), 03 (claim P12).
+    For s = t - 1 this is :math:`\beta_t`. Proved in chapters 02 (claims F4, F10) and 03 (claim
+    P12).
     Over strides in chapter 11 (claims T2, T3, T4, T5).
+    In the bound in chapter 05 (claim L3).
     """
     return 1 - alpha_bar_t / alpha_bar_s
 
@@ -126,9 +135,10 @@ def forward_step(x_s: Number, beta: Number) -> Gaussian:
     r""":math:`q(x_t\mid x_s)=\mathcal N(\sqrt{1-\beta}\,x_s,\ \beta I)`.
 
     With ``beta = step_beta(alpha_bar_s, alpha_bar_t)`` it is the transition over any stride.
-    Source: [DDPM] eq. 2. Proved in chapter 02 (claims F1, F2, F3, F8); its density in chapter 03
-    (claims P3, P11).
+    Source: [DDPM] eq. 2. Proved in chapter 02 (claims F1, F2, F3, F8, F9); its density in
+    chapter 03 (claims P3, P11).
     Over strides in chapter 11 (claims T5, I13).
+    In the bound in chapter 05 (claim L3).
     """
     return Gaussian(sqrt(1 - beta) * x_s, beta)
 
@@ -136,8 +146,9 @@ def forward_step(x_s: Number, beta: Number) -> Gaussian:
 def marginal(x_0: Number, alpha_bar_t: Number) -> Gaussian:
     r""":math:`q(x_t\mid x_0)=\mathcal N(\sqrt{\bar\alpha_t}\,x_0,\ (1-\bar\alpha_t)I)`.
 
-    Source: [DDPM] eq. 4. Proved in chapter 02 by induction on t (claims F3, F4, F7); in chapter 03
-    it is the denominator of Bayes' rule (claim P2).
+    Source: [DDPM] eq. 4. Proved in chapter 02 by induction on t (claims F3, F4, F7, F9); in
+    chapter 03 it is the denominator of Bayes' rule (claim P2).
+    In the bound in chapter 05 (claims L1, L2, L3, L4, L9).
     """
     return Gaussian(sqrt(alpha_bar_t) * x_0, 1 - alpha_bar_t)
 
@@ -145,7 +156,7 @@ def marginal(x_0: Number, alpha_bar_t: Number) -> Gaussian:
 def noised(x_0: Number, eps: Number, alpha_bar_t: Number) -> Number:
     r""":math:`x_t=\sqrt{\bar\alpha_t}\,x_0+\sqrt{1-\bar\alpha_t}\,\epsilon`, a draw of `marginal`.
 
-    Source: [DDPM] sec. 3.2. Proved in chapter 02 (claim F4).
+    Source: [DDPM] sec. 3.2. Proved in chapter 02 (claims F4, F9).
     """
     return draw(marginal(x_0, alpha_bar_t), eps)
 
@@ -153,8 +164,9 @@ def noised(x_0: Number, eps: Number, alpha_bar_t: Number) -> Number:
 def snr(alpha_bar_t: Number) -> Number:
     r"""The signal-to-noise ratio :math:`\bar\alpha_t/(1-\bar\alpha_t)`.
 
-    Source: [VDM] eq. 2. In chapter 04 it is the ratio of the variances of ε and x_0 given x_t
+    Source: [VDM] eq. 2. Proved in chapter 02 (claim F12). In chapter 04 it is the ratio of the variances of ε and x_0 given x_t
     (claims L11, L13).
+    In the bound in chapter 05 (claims L7, L12).
     """
     return alpha_bar_t / (1 - alpha_bar_t)
 
@@ -171,6 +183,7 @@ def posterior_mean(x_t: Number, x_0: Number, alpha_bar_s: Number, alpha_bar_t: N
 
     Source: [DDPM] eq. 7. Proved in chapter 03 (claims P2, P5, P6, P8, P9, P13).
     Over strides in chapter 11 (claim T3).
+    In the bound in chapter 05 (claim L6).
     """
     beta = step_beta(alpha_bar_s, alpha_bar_t)
     weight_t = sqrt(1 - beta) * (1 - alpha_bar_s) / (1 - alpha_bar_t)
@@ -186,6 +199,7 @@ def posterior_variance(alpha_bar_s: Number, alpha_bar_t: Number) -> Number:
     Zero at s = 0, where :math:`\bar\alpha_0=1`. Source: [DDPM] eq. 7.
     Proved in chapter 03 (claims P2, P4, P12, I19).
     Over strides in chapter 11 (claim T4).
+    In the bound in chapter 05 (claim L8).
     """
     return (1 - alpha_bar_s) / (1 - alpha_bar_t) * step_beta(alpha_bar_s, alpha_bar_t)
 
@@ -195,6 +209,7 @@ def posterior(x_t: Number, x_0: Number, alpha_bar_s: Number, alpha_bar_t: Number
 
     Source: [DDPM] eq. 6. Proved in chapter 03 (claims P1, P2, P3, P10, P13).
     Over strides in chapter 11 (claim I13).
+    In the bound in chapter 05 (claims L1, L3, L6).
     """
     return Gaussian(
         posterior_mean(x_t, x_0, alpha_bar_s, alpha_bar_t),
@@ -212,6 +227,7 @@ def posterior_mean_from_eps(
     Equals `posterior_mean` at ``x_0 = x_0_from_eps(x_t, eps, alpha_bar_t)``.
     Source: [DDPM] eq. 10. Proved in chapter 03 (claims P7, P8); as a step along the score in
     chapter 04 (claim L14).
+    In the bound in chapter 05 (claims L1, L7, L12, L16).
     """
     beta = step_beta(alpha_bar_s, alpha_bar_t)
     return (x_t - beta / sqrt(1 - alpha_bar_t) * eps) / sqrt(1 - beta)
@@ -251,6 +267,7 @@ def x_0_from_eps(x_t: Number, eps: Number, alpha_bar_t: Number) -> Number:
 
     Source: [DDPM] sec. 3.2. Proved in chapter 03 (claim P7).
     In a strided step in chapter 11 (claim T6).
+    In the bound in chapter 05 (claim L8).
     """
     return (x_t - sqrt(1 - alpha_bar_t) * eps) / sqrt(alpha_bar_t)
 
@@ -336,6 +353,7 @@ def reverse_mean(x_0: Number, eps: Number, alpha_bar_s: Number, sigma: Number) -
     mean (claim P9, chapter 03). Source: [DDIM] eq. 7. Proved in chapter 08 (claim I4); to first
     order in β in chapter 04 (claim L14).
     Over strides in chapter 11 (claim T6).
+    In the bound in chapter 05 (claim L7).
     """
     return sqrt(alpha_bar_s) * x_0 + sqrt(1 - alpha_bar_s - sigma**2) * eps
 
@@ -426,7 +444,8 @@ def data_marginal(mean: Number, variance: Number, alpha_bar_t: Number) -> Gaussi
     r"""The law of :math:`x_t` when :math:`x_0\sim\mathcal N(\mu,v)`:
     :math:`\mathcal N(\sqrt{\bar\alpha_t}\,\mu,\ \bar\alpha_t v+1-\bar\alpha_t)`.
 
-    Proved in chapter 02 (claims F7, F8).
+    Proved in chapter 02 (claims F7, F8, F10).
+    In the bound in chapter 05 (claim L2).
     """
     return Gaussian(sqrt(alpha_bar_t) * mean, alpha_bar_t * variance + 1 - alpha_bar_t)
 
@@ -438,6 +457,7 @@ def data_eps(x_t: Number, mean: Number, variance: Number, alpha_bar_t: Number) -
                               {\bar\alpha_t v+1-\bar\alpha_t}
 
     Proved in chapter 04 (claim L13). Used in chapter 03 (claim P8).
+    In the bound in chapter 05 (claim L16).
     """
     score = normal_score(x_t, *data_marginal(mean, variance, alpha_bar_t))
     return eps_from_score(score, alpha_bar_t)
@@ -455,8 +475,9 @@ def data_reverse(
               +\frac{V_s}{V_t}\sqrt\alpha\,(x_t-\sqrt{\bar\alpha_t}\,\mu),
               \ \frac{V_s}{V_t}\beta\Big)
 
-    At v = 0 it is `posterior` with :math:`x_0=\mu`. Proved in chapter 03 (claims P1, P11, P12).
-    Over strides in chapter 11 (claim I13).
+    At v = 0 it is `posterior` with :math:`x_0=\mu`. Proved in chapters 02 (claim F10) and 03
+    (claims P1, P11, P12). Over strides in chapter 11 (claim I13).
+    In the bound in chapter 05 (claims L2, L16).
     """
     beta = step_beta(alpha_bar_s, alpha_bar_t)
     x_s_law = data_marginal(mean, variance, alpha_bar_s)
@@ -517,7 +538,7 @@ def bound_weight_eps(alpha_bar_s: Number, alpha_bar_t: Number, variance: Number)
     .. math:: \frac{\beta^2}{2\sigma^2\,\alpha\,(1-\bar\alpha_t)}
 
     In nats. At s = 0 it is the weight in the reconstruction term, with the variance of the decoder.
-    Source: [DDPM] eq. 12. Proved in chapter 05 (claims L7, L8).
+    Source: [DDPM] eq. 12. Proved in chapter 05 (claims L7, L8, L9, L12).
     """
     beta = step_beta(alpha_bar_s, alpha_bar_t)
     return beta**2 / (2 * variance * (1 - beta) * (1 - alpha_bar_t))
@@ -553,13 +574,16 @@ def bound_weight_x_0(alpha_bar_s: Number, alpha_bar_t: Number, variance: Number)
 def linear_beta(t: Number, T: Number, beta_start: Number, beta_end: Number) -> Number:
     r""":math:`\beta_t` on a straight line from ``beta_start`` at t = 1 to ``beta_end`` at t = T.
 
-    Source: [DDPM] sec. 4.
+    Source: [DDPM] sec. 4. Proved in chapter 02 (claim F12).
     """
     return beta_start + (beta_end - beta_start) * (t - 1) / (T - 1)
 
 
 def scaled_linear_beta(t: Number, T: Number, beta_start: Number, beta_end: Number) -> Number:
-    r""":math:`\beta_t` whose square root lies on a straight line ([LDM], appendix and code)."""
+    r""":math:`\beta_t` whose square root lies on a straight line ([LDM], appendix and code).
+
+    Proved in chapter 02 (claim F12).
+    """
     return linear_beta(t, T, sqrt(beta_start), sqrt(beta_end)) ** 2
 
 
@@ -570,6 +594,7 @@ def sigmoid_alpha_bar(t: Number, T: Number, start: Number, end: Number, tau: Num
               g(t)=\frac1{1+e^{(a+(b-a)t/T)/\tau}}
 
     with a = ``start`` and b = ``end``. Source: [Chen] algorithm 1; -3, 3 and τ = 1 there.
+    Proved in chapter 02 (claim F12).
     """
 
     def g(t: Number) -> Number:
@@ -581,7 +606,7 @@ def sigmoid_alpha_bar(t: Number, T: Number, start: Number, end: Number, tau: Num
 def cosine_alpha_bar(t: Number, T: Number, s: Number) -> Number:
     r""":math:`\bar\alpha_t=f(t)/f(0)`, :math:`f(t)=\cos^2\big(\frac{t/T+s}{1+s}\frac\pi2\big)`.
 
-    Source: [iDDPM] eq. 17; s = 0.008 there.
+    Source: [iDDPM] eq. 17; s = 0.008 there. Proved in chapter 02 (claim F12).
     """
     library = _library_of(t)
 
