@@ -164,8 +164,8 @@ def noised(x_0: Number, eps: Number, alpha_bar_t: Number) -> Number:
 def snr(alpha_bar_t: Number) -> Number:
     r"""The signal-to-noise ratio :math:`\bar\alpha_t/(1-\bar\alpha_t)`.
 
-    Source: [VDM] eq. 2. Proved in chapter 02 (claim F12). In chapter 04 it is the ratio of the variances of ε and x_0 given x_t
-    (claims L11, L13).
+    Source: [VDM] eq. 2. Proved in chapter 02 (claim F12). In chapter 04 it is the ratio of the
+    variances of ε and x_0 given x_t (claims L11, L13).
     In the bound in chapter 05 (claims L7, L12).
     """
     return alpha_bar_t / (1 - alpha_bar_t)
