@@ -25,13 +25,14 @@ import io
 import json
 import os
 import random
+import re
+import selectors
 import signal
 import sys
 import traceback
-from collections import defaultdict
+from collections import Counter
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -54,6 +55,10 @@ WATCHED_BY = {
     "derive": ["derive"],
     "networks.time_embedding": ["networks"],
 }
+# What only looks after arguments, types and places computes nothing.
+PLUMBING = re.compile(
+    r"__\w+__|_?check_?\w*|_demand\w*|_freeze|_library_of|_set|_of|to|_cast|_floating|_own_or_\w+"
+)
 
 
 class Mutant(NamedTuple):
@@ -98,7 +103,7 @@ def parsed(module: str) -> ast.Module:
 
 
 def functions(module: str) -> dict[str, ast.stmt]:
-    """The functions and methods of a module, and its constants made of functions, by name."""
+    """A module's functions and methods that compute, and its constants made of functions."""
     found: dict[str, ast.stmt] = {}
     for node in parsed(module).body:
         if isinstance(node, ast.FunctionDef):
@@ -110,7 +115,7 @@ def functions(module: str) -> dict[str, ast.stmt]:
             isinstance(x, ast.Lambda) for x in ast.walk(node)
         ):
             found[ast.unparse(node.targets[0])] = node
-    return found
+    return {name: f for name, f in found.items() if not PLUMBING.fullmatch(name.split(".")[-1])}
 
 
 def fingerprint(node: ast.stmt) -> str:
@@ -190,11 +195,17 @@ def _places(node: ast.stmt) -> Iterator[_Place]:
             for index, child in children:
                 if not isinstance(child, ast.AST) or isinstance(child, ast.Raise | ast.JoinedStr):
                     continue
-                if isinstance(child, ast.Assert | ast.ImportFrom):
+                if isinstance(child, ast.Assert | ast.ImportFrom) or _looks_after(child):
                     continue
                 if isinstance(child, ast.expr):
                     yield _Place(child, parent, field, index)
                 stack.append(child)
+
+
+def _looks_after(node: ast.AST) -> bool:
+    """Whether a statement only calls what looks after arguments."""
+    call = node.value if isinstance(node, ast.Expr) else None
+    return isinstance(call, ast.Call) and bool(PLUMBING.fullmatch(_called(call)))
 
 
 def _parameters(node: ast.stmt) -> list[str]:
@@ -379,53 +390,53 @@ def _roots_of(node: ast.expr) -> set[str]:
 # --- Planting and noticing ------------------------------------------------------------------------
 
 
+def in_processes(jobs: list[Callable[[], str]], workers: int) -> Iterator[tuple[int, str]]:
+    """The number and answer of each job, as they come.
+
+    Each job runs in a copy of this process that is then thrown away. This process has one thread:
+    a copy made beside other threads may wait for a lock that nobody will ever open.
+    """
+    waiting = list(enumerate(jobs))[::-1]
+    with selectors.DefaultSelector() as running:
+        while waiting or running.get_map():
+            while waiting and len(running.get_map()) < workers:
+                number, job = waiting.pop()
+                child, pipe = _start(job)
+                running.register(pipe, selectors.EVENT_READ, (number, child))
+            for key, _ in running.select():
+                number, child = key.data
+                with os.fdopen(key.fd, "rb") as pipe_end:
+                    running.unregister(key.fd)
+                    answer = pipe_end.read().decode()
+                _, status = os.waitpid(child, 0)
+                yield number, "test (it does not end)" if os.WIFSIGNALED(status) else answer
+
+
+def _start(job: Callable[[], str]) -> tuple[int, int]:
+    """A child at work on the job, and the end of the pipe from which its answer will come."""
+    reading, writing = os.pipe()
+    child = os.fork()
+    if child:
+        os.close(writing)
+        return child, reading
+    os.close(reading)
+    signal.alarm(SECONDS)
+    with open(os.devnull, "w") as nowhere:
+        os.dup2(nowhere.fileno(), 1)
+        os.dup2(nowhere.fileno(), 2)
+        try:
+            answer = job()
+        except BaseException:
+            answer = f"test (error) {traceback.format_exc(limit=-1).splitlines()[-1]}"
+    os.write(writing, answer.encode()[:4000])
+    os._exit(0)
+
+
 def noticed_by(mutant: Mutant, first: str = "") -> str:
     """Who notices a mutant: "claim P4", "test tests/test_x.py::test_y", or "" for nobody.
 
-    ``first`` is tried before the others.
+    ``first`` is tried before the others. The library must not be imported yet.
     """
-    answer = _in_a_process(lambda: _notice(mutant, first))
-    return "test (it does not end)" if answer is None else answer
-
-
-def _error_of(claim: Claim) -> str:
-    """What is wrong with a claim when nothing is planted."""
-
-    def run() -> str:
-        try:
-            _check(claim)
-        except Exception as error:
-            return repr(error)
-        return ""
-
-    answer = _in_a_process(run)
-    return "it does not end" if answer is None else answer
-
-
-def _in_a_process(work: Callable[[], str]) -> str | None:
-    """What the work answers in a copy of this process that is then thrown away; None if killed."""
-    reading, writing = os.pipe()
-    child = os.fork()
-    if child == 0:
-        os.close(reading)
-        signal.alarm(SECONDS)
-        with open(os.devnull, "w") as nowhere:
-            os.dup2(nowhere.fileno(), 1)
-            os.dup2(nowhere.fileno(), 2)
-            try:
-                answer = work()
-            except BaseException:
-                answer = f"test (error) {traceback.format_exc(limit=-1).splitlines()[-1]}"
-        os.write(writing, answer.encode()[:4000])
-        os._exit(0)
-    os.close(writing)
-    with os.fdopen(reading, "rb") as pipe:
-        answer = pipe.read().decode()
-    _, status = os.waitpid(child, 0)
-    return None if os.WIFSIGNALED(status) else answer
-
-
-def _notice(mutant: Mutant, first: str) -> str:
     _plant(mutant)
     mine = [claim for claim in claims() if f"diffusion_lib.{mutant.name}" in claim.binds]
     mine.sort(key=lambda claim: f"claim {claim.id}" != first)
@@ -433,6 +444,15 @@ def _notice(mutant: Mutant, first: str) -> str:
         if _speaks_up(claim):
             return f"claim {claim.id}"
     return _failing_test(mutant, first)
+
+
+def error_of(claim: Claim) -> str:
+    """What is wrong with a claim when nothing is planted."""
+    try:
+        _check(claim)
+    except Exception as error:
+        return repr(error)
+    return ""
 
 
 def _plant(mutant: Mutant) -> None:
@@ -550,19 +570,25 @@ def _warm_up() -> None:
 def _run(names: list[str], workers: int) -> None:
     from tqdm import tqdm
 
+    tqdm.monitor_interval = 0  # its thread would be copied with every child
     todo = [m for name in names for m in mutants_of(*every_function()[name])]
-    outcome: dict[str, list[dict[str, str]]] = defaultdict(list)
-    with ThreadPoolExecutor(workers) as pool:
-        answers = pool.map(noticed_by, todo)
-        for mutant, answer in zip(todo, tqdm(answers, total=len(todo)), strict=True):
-            entry = {"kind": mutant.kind, "change": mutant.change, "noticed_by": answer}
-            outcome[mutant.name].append(entry)
-            if not answer:
-                tqdm.write(f"nobody noticed {mutant}")
-            last = mutant is todo[-1] or todo[todo.index(mutant) + 1].name != mutant.name
-            if last:
-                _store({mutant.name: outcome[mutant.name]})
-    _store({name: outcome[name] for name in names})
+    left = Counter(mutant.name for mutant in todo)
+    answers: dict[int, str] = {}
+    jobs = [partial(noticed_by, mutant) for mutant in todo]
+    for number, answer in tqdm(in_processes(jobs, workers), total=len(todo)):
+        answers[number] = answer
+        name = todo[number].name
+        left[name] -= 1
+        if not answer:
+            tqdm.write(f"nobody noticed {todo[number]}")
+        if not left[name]:
+            entries = [
+                {"kind": mutant.kind, "change": mutant.change, "noticed_by": answers[i]}
+                for i, mutant in enumerate(todo)
+                if mutant.name == name
+            ]
+            _store({name: entries})
+    _store({name: [] for name in names if name not in left})
 
 
 def _store(outcome: dict[str, list[dict[str, str]]]) -> None:
@@ -586,12 +612,11 @@ def _sample(count: int, seed: int, workers: int) -> int:
         mutants = mutants_of(module, function)
         pairs += [(m, answers[m.change]) for m in mutants if answers.get(m.change)]
     chosen = random.Random(seed).sample(pairs, min(count, len(pairs)))
-    used = {answer for _, answer in chosen}
-    with ThreadPoolExecutor(workers) as pool:
-        answers = list(pool.map(lambda pair: noticed_by(*pair), chosen))
-        alone = [claim for claim in claims() if f"claim {claim.id}" in used]
-        broken = [c.id for c, error in zip(alone, pool.map(_error_of, alone), strict=True) if error]
-    missed = [mutant for (mutant, _), answer in zip(chosen, answers, strict=True) if not answer]
+    alone = [claim for claim in claims() if any(a == f"claim {claim.id}" for _, a in chosen)]
+    jobs = [partial(noticed_by, *pair) for pair in chosen]
+    answers = dict(in_processes([*jobs, *(partial(error_of, c) for c in alone)], workers))
+    missed = [mutant for i, (mutant, _) in enumerate(chosen) if not answers[i]]
+    broken = [claim.id for i, claim in enumerate(alone, len(chosen)) if answers[i]]
     for mutant in missed:
         print(f"nobody noticed {mutant}")
     for name in broken:
