@@ -268,6 +268,7 @@ def x_0_from_eps(x_t: Number, eps: Number, alpha_bar_t: Number) -> Number:
     Source: [DDPM] sec. 3.2. Proved in chapter 03 (claim P7).
     In a strided step in chapter 11 (claim T6).
     In the bound in chapter 05 (claim L8).
+    For encoding in chapter 12 (claim I15).
     """
     return (x_t - sqrt(1 - alpha_bar_t) * eps) / sqrt(alpha_bar_t)
 
@@ -276,6 +277,7 @@ def eps_from_x_0(x_t: Number, x_0: Number, alpha_bar_t: Number) -> Number:
     r""":math:`\epsilon=(x_t-\sqrt{\bar\alpha_t}\,x_0)/\sqrt{1-\bar\alpha_t}`, undefined at t = 0.
 
     Proved in chapter 03 (claims P7, P9).
+    For encoding in chapter 12 (claim I15).
     """
     return (x_t - sqrt(alpha_bar_t) * x_0) / sqrt(1 - alpha_bar_t)
 
@@ -354,6 +356,7 @@ def reverse_mean(x_0: Number, eps: Number, alpha_bar_s: Number, sigma: Number) -
     order in β in chapter 04 (claim L14).
     Over strides in chapter 11 (claim T6).
     In the bound in chapter 05 (claim L7).
+    For encoding in chapter 12 (claim I15).
     """
     return sqrt(alpha_bar_s) * x_0 + sqrt(1 - alpha_bar_s - sigma**2) * eps
 
@@ -364,6 +367,7 @@ def reverse_step(x_0: Number, eps: Number, z: Number, alpha_bar_s: Number, sigma
     .. math:: x_s=\sqrt{\bar\alpha_s}\,x_0+\sqrt{1-\bar\alpha_s-\sigma^2}\,\epsilon+\sigma z
 
     Source: [DDIM] eq. 12. Proved in chapter 08 (claim I4), 03 (claim I19).
+    For encoding in chapter 12 (claim I15).
     """
     return reverse_mean(x_0, eps, alpha_bar_s, sigma) + sigma * z
 
@@ -458,6 +462,7 @@ def data_eps(x_t: Number, mean: Number, variance: Number, alpha_bar_t: Number) -
 
     Proved in chapter 04 (claim L13). Used in chapter 03 (claim P8).
     In the bound in chapter 05 (claim L16).
+    For encoding in chapter 12 (claim I15).
     """
     score = normal_score(x_t, *data_marginal(mean, variance, alpha_bar_t))
     return eps_from_score(score, alpha_bar_t)
@@ -478,6 +483,7 @@ def data_reverse(
     At v = 0 it is `posterior` with :math:`x_0=\mu`. Proved in chapters 02 (claim F10) and 03
     (claims P1, P11, P12). Over strides in chapter 11 (claim I13).
     In the bound in chapter 05 (claims L2, L16).
+    For encoding in chapter 12 (claim I15).
     """
     beta = step_beta(alpha_bar_s, alpha_bar_t)
     x_s_law = data_marginal(mean, variance, alpha_bar_s)
@@ -519,6 +525,7 @@ def data_step(
     :math:`\sqrt\beta`.
 
     Proved in chapter 07 (claim S4).
+    For encoding in chapter 12 (claim I15).
     """
 
     def step(x: Number) -> Number:
@@ -540,8 +547,8 @@ def bound_weight_eps(alpha_bar_s: Number, alpha_bar_t: Number, variance: Number)
     In nats. At s = 0 it is the weight in the reconstruction term, with the variance of the decoder.
     Source: [DDPM] eq. 12. Proved in chapter 05 (claims L7, L8, L9, L12).
     """
-    beta = step_beta(alpha_bar_s, alpha_bar_t)
-    return beta**2 / (2 * variance * (1 - beta) * (1 - alpha_bar_t))
+    beta, alpha = step_beta(alpha_bar_s, alpha_bar_t), alpha_bar_t / alpha_bar_s
+    return beta**2 / (2 * variance * alpha * (1 - alpha_bar_t))
 
 
 def ddim_bound_weight_eps(alpha_bar_s: Number, alpha_bar_t: Number, sigma: Number) -> Number:
