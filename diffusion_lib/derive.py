@@ -53,10 +53,11 @@ def expectation(polynomial: sp.Expr, x: sp.Symbol, law: Gaussian) -> sp.Expr:
     expanded = sp.expand(polynomial)
     if not expanded.is_polynomial(x):
         raise ValueError(f"polynomial is {polynomial}; it must be a polynomial in {x}.")
+    coefficients = sp.Poly(expanded, x).all_coeffs()[::-1]  # of 1, x, x², ...
     moments = [sp.Integer(1), law.mean]
-    for n in range(2, sp.degree(expanded, x) + 1 if expanded.has(x) else 0):
+    for n in range(2, len(coefficients)):
         moments.append(law.mean * moments[-1] + (n - 1) * law.variance * moments[-2])
-    return sp.Add(*(expanded.coeff(x, n) * moment for n, moment in enumerate(moments)))
+    return sp.Add(*(c * moment for c, moment in zip(coefficients, moments, strict=False)))
 
 
 def _quadratic(log_density: sp.Expr, x: sp.Symbol) -> tuple[sp.Expr, sp.Expr, sp.Expr]:
