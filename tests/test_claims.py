@@ -7,16 +7,12 @@ from importlib.resources import files
 
 import pytest
 
+from notebooks import notebook_paths
+
 CLAIMS = tomllib.loads((files("diffusion_lib") / "claims.toml").read_text("utf-8"))["claim"]
 SETTLED = [claim for claim in CLAIMS if not claim.get("topic")]
 TOPICS = [claim for claim in CLAIMS if claim.get("topic")]
 FAMILY_SIZES = {"F": 12, "P": 13, "L": 16, "N": 1, "S": 4, "I": 19, "T": 6}
-CHAPTERS = {
-    "02_forward_process": ["F1", "F2", "F3", "F4", "F5", "F6", "F7", "F8", "F11"],
-    "03_posterior": ["P1", "P2", "P3", "P4", "P5", "P6", "P7", "P8", "P9", "P10"],
-    "08_epsilon_decomposition": ["I4", "I5", "I6"],
-}
-
 every_claim = pytest.mark.parametrize("claim", CLAIMS, ids=lambda claim: claim["id"])
 
 
@@ -86,7 +82,6 @@ def test_the_statement_gives_no_verdict(claim):
     assert not re.search(verdicts, claim["statement"], re.IGNORECASE)
 
 
-def test_each_claim_is_settled_where_the_book_settles_it():
-    for chapter, ids in CHAPTERS.items():
-        assert [claim["id"] for claim in CLAIMS if claim.get("chapter") == chapter] == ids
-    assert {claim["chapter"] for claim in CLAIMS if "chapter" in claim} == set(CHAPTERS)
+@pytest.mark.parametrize("claim", SETTLED, ids=lambda claim: claim["id"])
+def test_the_claim_is_settled_in_a_chapter(claim):
+    assert claim["chapter"] in {path.stem for path in notebook_paths()}

@@ -16,8 +16,10 @@ def test_nothing_is_wrong_with_the_ledger():
     assert not found, "\n".join(found)
 
 
-def test_some_claims_are_settled():
-    assert CARDS
+def test_every_claim_is_settled():
+    numbered = {claim["id"] for claim in CLAIMS if not claim.get("topic")}
+    assert len(numbered) == 71
+    assert {card["id"] for _, card in CARDS} == numbered
 
 
 def test_every_claim_has_one_row_and_every_card_is_shown():

@@ -51,7 +51,6 @@ WATCHED_BY = {
     "targets": ["targets"],
     "objectives": ["objectives"],
     "samplers": ["samplers"],
-    "exact": ["exact"],
     "derive": ["derive"],
     "networks.time_embedding": ["networks"],
 }
