@@ -34,6 +34,7 @@ def _exhibit(
     name: str,
     slip: str,
     *,
+    room: str,
     seen: str,
     right: str,
     wrong: str,
@@ -44,7 +45,9 @@ def _exhibit(
     def collect(formula: Callable[..., Any]) -> Callable[..., Any]:
         places = tuple(seen.split())
         _COLLECTED.append(
-            Exhibit(name, slip, replaces, formula, places, right, wrong, check, chapter, at or {})
+            Exhibit(
+                name, room, slip, replaces, formula, places, right, wrong, check, chapter, at or {}
+            )
         )
         return formula
 
@@ -58,6 +61,7 @@ def _exhibit(
     "closed_forms.forward_step",
     "a mean without its sample",
     "The mean of one step is printed without $x_{t-1}$.",
+    room="the forward process",
     seen="F2",
     right=r"\mathcal N(\sqrt{1-\beta}\,x_s,\ \beta)",
     wrong=r"\mathcal N(\sqrt{1-\beta},\ \beta)",
@@ -72,6 +76,7 @@ def _mean_without_sample(x_s: Number, beta: Number) -> Gaussian:
     "closed_forms.forward_step",
     "noise scaled by β",
     r"The fresh noise is multiplied by $\beta_t$ instead of $\sqrt{\beta_t}$.",
+    room="the forward process",
     seen="W1",
     right=r"\sqrt{1-\beta}\,x_s+\sqrt\beta\,\epsilon",
     wrong=r"\sqrt{1-\beta}\,x_s+\beta\,\epsilon",
@@ -86,10 +91,10 @@ def _noise_scaled_by_beta(x_s: Number, beta: Number) -> Gaussian:
     "closed_forms.noised",
     "one noise used twice",
     r"Two steps are unrolled with one and the same $\epsilon$ (here: two equal steps).",
+    room="the forward process",
     seen="F3",
     right=r"\sqrt{\bar\alpha_t}\,x_0+\sqrt{1-\bar\alpha_t}\,\epsilon",
-    wrong=r"\sqrt{\bar\alpha_t}\,x_0"
-    r"+(1+\sqrt\alpha)\sqrt{1-\alpha}\;\epsilon,\ \alpha=\sqrt{\bar\alpha_t}",
+    wrong=r"\dots+(1+\sqrt\alpha)\sqrt{1-\alpha}\;\epsilon,\ \alpha=\sqrt{\bar\alpha_t}",
     check=checks.two_steps_are_one,
     chapter="02_forward_process",
 )
@@ -102,6 +107,7 @@ def _shared_noise(x_0: Number, eps: Number, alpha_bar_t: Number) -> Number:
     "closed_forms.marginal",
     "deviation for variance",
     "The standard deviation is written where the variance belongs.",
+    room="the forward process",
     seen="W2",
     right=r"\mathcal N(\sqrt{\bar\alpha_t}\,x_0,\ 1-\bar\alpha_t)",
     wrong=r"\mathcal N(\sqrt{\bar\alpha_t}\,x_0,\ \sqrt{1-\bar\alpha_t})",
@@ -117,6 +123,7 @@ def _deviation_for_variance(x_0: Number, alpha_bar_t: Number) -> Gaussian:
     "variance for deviation",
     r"A draw multiplies the noise by the variance, as in $\tilde\beta_t z$ for "
     r"$\sqrt{\tilde\beta_t}\,z$.",
+    room="the forward process",
     seen="W2 W7",
     right=r"\mu+\sqrt v\,\epsilon",
     wrong=r"\mu+v\,\epsilon",
@@ -131,6 +138,7 @@ def _variance_for_deviation(gaussian: Gaussian, eps: Number) -> Number:
     "closed_forms.alpha_bar_table",
     "a sum for the product",
     r"$\bar\alpha_t$ is printed as a sum, of one and the same term.",
+    room="the forward process",
     seen="F5",
     right=r"\prod_{i=1}^t\alpha_i",
     wrong=r"\sum_{i=0}^T\alpha_t",
@@ -146,6 +154,7 @@ def _sum_for_product(betas: Any) -> list[Number]:
     "closed_forms.alpha_bar_table",
     "the product runs to T",
     "The product is taken to $T$, so that every step has the last level.",
+    room="the forward process",
     seen="W3",
     right=r"\prod_{i=1}^t\alpha_i",
     wrong=r"\prod_{i=1}^T\alpha_i",
@@ -161,6 +170,7 @@ def _product_to_the_end(betas: Any) -> list[Number]:
     "closed_forms.alpha_bar_table",
     "the product starts at 0",
     r"The array of $\bar\alpha$ begins with $1-\beta_1$, and its index is taken for $t$.",
+    room="the forward process",
     seen="W3",
     right=r"\bar\alpha_0=1",
     wrong=r"\bar\alpha_0=1-\beta_1",
@@ -176,6 +186,7 @@ def _product_from_zero(betas: Any) -> list[Number]:
     "closed_forms.cosine_alpha_bar",
     "cosine without its square",
     "The cosine is not squared.",
+    room="the forward process",
     seen="W4",
     right=r"\cos^2\!\big(\tfrac{t/T+s}{1+s}\tfrac\pi2\big)\big/\dots",
     wrong=r"\cos\!\big(\tfrac{t/T+s}{1+s}\tfrac\pi2\big)\big/\dots",
@@ -193,6 +204,7 @@ _right_cosine = copy_of(cf.cosine_alpha_bar)
     "closed_forms.cosine_alpha_bar",
     "offset ten times too large",
     "The offset $s$ is 0.08 where the paper has 0.008.",
+    room="the forward process",
     seen="W4",
     right=r"s=0.008",
     wrong=r"s=0.08",
@@ -207,6 +219,7 @@ def _cosine_offset(t: Number, T: Number, s: Number) -> Number:
     "closed_forms.scaled_linear_beta",
     "squares for roots",
     "The ends of the “quadratic” schedule are squared instead of rooted.",
+    room="the forward process",
     seen="W4",
     right=r"\big(\sqrt{\beta_1}+\dots(\sqrt{\beta_T}-\sqrt{\beta_1})\big)^2",
     wrong=r"\big(\beta_1^2+\dots(\beta_T^2-\beta_1^2)\big)^2",
@@ -224,6 +237,7 @@ def _squares_for_roots(t: Number, T: Number, beta_start: Number, beta_end: Numbe
     "closed_forms.normal_log_density",
     "a normaliser without its root",
     r"The factor of the density is $1/(\sqrt{2\pi}\,v)$, as if $v$ were the deviation.",
+    room="Gaussians",
     seen="P3",
     right=r"\frac1{\sqrt{2\pi v}}e^{-(x-\mu)^2/2v}",
     wrong=r"\frac1{\sqrt{2\pi}\,v}e^{-(x-\mu)^2/2v}",
@@ -238,7 +252,9 @@ def _normaliser_without_root(x: Number, mean: Number, variance: Number) -> Numbe
 @_exhibit(
     "closed_forms.gaussian_kl",
     "a weight with a square too many",
-    r"In the divergence the means are weighted by $1/(2\|\Sigma\|^2)$ instead of $1/(2\sigma^2)$.",
+    r"In the divergence the means are weighted by $1/(2\lVert\Sigma\rVert^2)$ "
+    r"instead of $1/(2\sigma^2)$.",
+    room="Gaussians",
     seen="W11",
     right=r"\frac{(\mu_p-\mu_q)^2}{2v_q}",
     wrong=r"\frac{(\mu_p-\mu_q)^2}{2v_q^2}",
@@ -258,6 +274,7 @@ def _kl_with_squared_variance(p: Gaussian, q: Gaussian) -> Number:
     "closed_forms.gaussian_kl",
     "a bound with the wrong sign",
     "The squared distance enters with the other sign, so that a worse network has a better bound.",
+    room="Gaussians",
     seen="W12",
     right=r"+\frac{(\mu_p-\mu_q)^2}{2v_q}",
     wrong=r"-\frac{(\mu_p-\mu_q)^2}{2v_q}",
@@ -278,6 +295,7 @@ def _kl_with_other_sign(p: Gaussian, q: Gaussian) -> Number:
     "a letter nobody defined",
     r"The weight of $x_0$ has $\sqrt{\bar x_{t-1}}$; no $\bar x$ is defined "
     "(read here as the data).",
+    room="the posterior",
     seen="P6",
     right=r"\frac{\sqrt{\bar\alpha_s}\,\beta}{1-\bar\alpha_t}\,x_0",
     wrong=r"\frac{\sqrt{\bar x_s}\,\beta}{1-\bar\alpha_t}\,x_0",
@@ -298,6 +316,7 @@ def _letter_without_meaning(
     "a network behind an equals sign",
     "The posterior mean, which depends on $x_0$, is set equal to what a network makes of "
     "$x_t$ alone (here: the perfect one for standard normal data).",
+    room="the posterior",
     seen="P8",
     right=r"\frac1{\sqrt\alpha}\Big(x_t-\frac{\beta}{\sqrt{1-\bar\alpha_t}}\,\epsilon\Big)",
     wrong=r"\frac1{\sqrt\alpha}\Big(x_t-\frac{\beta}{\sqrt{1-\bar\alpha_t}}\,\epsilon_\theta(x_t,t)\Big)",
@@ -315,6 +334,7 @@ def _network_for_noise(
     "closed_forms.posterior_mean",
     "a bar too many",
     r"The weight of $x_t$ has $\sqrt{\bar\alpha_t}$ where $\sqrt{\alpha_t}$ belongs.",
+    room="the posterior",
     seen="W6",
     right=r"\frac{\sqrt{\alpha}\,(1-\bar\alpha_s)}{1-\bar\alpha_t}\,x_t",
     wrong=r"\frac{\sqrt{\bar\alpha_t}\,(1-\bar\alpha_s)}{1-\bar\alpha_t}\,x_t",
@@ -331,10 +351,10 @@ def _bar_too_many(x_t: Number, x_0: Number, alpha_bar_s: Number, alpha_bar_t: Nu
     "closed_forms.posterior_mean",
     "padded at the wrong end",
     r"The array of $\bar\alpha_{t-1}$ is padded at its end, so its entry $t$ is $\bar\alpha_t$.",
+    room="the posterior",
     seen="W5",
-    right=r"\frac{\sqrt\alpha(1-\bar\alpha_{t-1})}{1-\bar\alpha_t}x_t"
-    r"+\frac{\sqrt{\bar\alpha_{t-1}}\beta}{1-\bar\alpha_t}x_0",
-    wrong=r"\sqrt\alpha\,x_t+\frac{\sqrt{\bar\alpha_t}\beta}{1-\bar\alpha_t}x_0",
+    right=r"\bar\alpha_{t-1}\text{ in }\tilde\mu",
+    wrong=r"\bar\alpha_t\text{ in }\tilde\mu",
     check=checks.posterior_mean_is_bayes,
     chapter="03_posterior",
 )
@@ -349,6 +369,7 @@ def _padded_at_the_wrong_end(
     "closed_forms.posterior_variance",
     "a missing denominator",
     r"The factor $1/(1-\bar\alpha_t)$ is missing.",
+    room="the posterior",
     seen="W7",
     right=r"\frac{1-\bar\alpha_s}{1-\bar\alpha_t}\,\beta",
     wrong=r"(1-\bar\alpha_s)\,\beta",
@@ -364,6 +385,7 @@ def _missing_denominator(alpha_bar_s: Number, alpha_bar_t: Number) -> Number:
     "the wrong variable before the semicolon",
     "The posterior is printed as a density of $x_t$, which it is not "
     "(here: drawn from as printed).",
+    room="the posterior",
     seen="P10",
     right=r"\mathcal N(x_{t-1};\,\tilde\mu,\tilde\beta)",
     wrong=r"\mathcal N(x_t;\,\tilde\mu,\tilde\beta)",
@@ -382,6 +404,7 @@ def _density_of_the_wrong_variable(
     "closed_forms.posterior",
     "fresh noise in the posterior",
     "The posterior is drawn with new noise, so that $x_t$ is forgotten.",
+    room="the posterior",
     seen="I1",
     right=r"\mathcal N(\tilde\mu(x_t,x_0),\ \tilde\beta)",
     wrong=r"\mathcal N(\sqrt{\bar\alpha_s}\,x_0,\ 1-\bar\alpha_s)",
@@ -397,6 +420,7 @@ def _fresh_noise(x_t: Number, x_0: Number, alpha_bar_s: Number, alpha_bar_t: Num
     "the posterior for the reverse kernel",
     r"$q(x_s\mid x_t)$ is taken for $q(x_s\mid x_t,x_0)$ "
     "(here: with the mean of the data for $x_0$).",
+    room="the posterior",
     seen="P1",
     right=r"\mathcal N\big(\dots,\ \tfrac{V_s}{V_t}\beta\big)",
     wrong=r"\mathcal N\big(\dots,\ \tfrac{1-\bar\alpha_s}{1-\bar\alpha_t}\beta\big)",
@@ -416,9 +440,9 @@ def _posterior_for_reverse(
     "closed_forms.reverse_variance",
     "Bayes' variance for the best one",
     r"$\tilde\beta$ is said to be right by itself; the doubt about $x_0$ is left out.",
+    room="the posterior",
     seen="I19",
-    right=r"\tilde\beta+\Big(\frac{\sqrt{\bar\alpha_s}\,\beta}{1-\bar\alpha_t}\Big)^2"
-    r"\mathrm{Var}[x_0\mid x_t]",
+    right=r"\tilde\beta+w_0^2\,\mathrm{Var}[x_0\mid x_t]",
     wrong=r"\tilde\beta",
     check=checks.total_variance,
     chapter="03_posterior",
@@ -431,6 +455,7 @@ def _no_doubt(x_0_variance: Number, alpha_bar_s: Number, alpha_bar_t: Number) ->
     "closed_forms.interpolated_log_variance",
     "interpolated before the logarithm",
     "The learned variance is interpolated on the variances instead of their logarithms.",
+    room="the posterior",
     seen="W10",
     right=r"v\log\beta+(1-v)\log\tilde\beta",
     wrong=r"\log\big(v\,\beta+(1-v)\,\tilde\beta\big)",
@@ -450,6 +475,7 @@ def _interpolated_variance(share: Number, alpha_bar_s: Number, alpha_bar_t: Numb
     "closed_forms.data_eps",
     "a network that fits a standard normal",
     "The network's output is said to be standard normal, as the noise is.",
+    room="what the network predicts",
     seen="L13",
     right=r"\mathbb E[\epsilon\mid x_t]=\frac{\sqrt{1-\bar\alpha_t}\,(x_t-\sqrt{\bar\alpha_t}\mu)}"
     r"{\bar\alpha_tv+1-\bar\alpha_t}",
@@ -468,6 +494,7 @@ def _output_is_standard_normal(
     "closed_forms.eps_from_score",
     "noise equated with the score",
     "The predicted noise is taken for the negative score, without its scale.",
+    room="what the network predicts",
     seen="L14 W21",
     right=r"-\sqrt{1-\bar\alpha_t}\;\nabla\log q(x_t)",
     wrong=r"-\nabla\log q(x_t)",
@@ -483,6 +510,7 @@ def _noise_is_the_score(score: Number, alpha_bar_t: Number) -> Number:
     "Tweedie without its scale",
     r"Tweedie's formula of another noise process is used: "
     r"the division by $\sqrt{\bar\alpha_t}$ is gone.",
+    room="what the network predicts",
     seen="W21",
     right=r"\frac{x_t+(1-\bar\alpha_t)\nabla\log q(x_t)}{\sqrt{\bar\alpha_t}}",
     wrong=r"x_t+(1-\bar\alpha_t)\nabla\log q(x_t)",
@@ -497,6 +525,7 @@ def _tweedie_without_scale(x_t: Number, score: Number, alpha_bar_t: Number) -> N
     "closed_forms.x_0_from_eps",
     "one paper's α in the other's formula",
     r"DDIM's $\alpha_t$, which is DDPM's $\bar\alpha_t$, is read as DDPM's $\alpha_t=1-\beta_t$.",
+    room="what the network predicts",
     seen="W17",
     right=r"\frac{x_t-\sqrt{1-\bar\alpha_t}\,\epsilon}{\sqrt{\bar\alpha_t}}",
     wrong=r"\frac{x_t-\sqrt{\beta_t}\,\epsilon}{\sqrt{1-\beta_t}}",
@@ -518,7 +547,9 @@ def _one_step_beta(alpha_bar_t: Number) -> Number:
     levels, betas = _ddpm_tables()
     tensor = alpha_bar_t if isinstance(alpha_bar_t, Tensor) else None
     wanted = np.asarray(alpha_bar_t if tensor is None else tensor.cpu(), dtype=np.float64)
-    nearest = betas[np.abs(wanted[..., None] - levels).argmin(-1)]
+    after = np.searchsorted(-levels, -wanted).clip(1, len(levels) - 1)  # levels fall
+    closer = np.abs(levels[after - 1] - wanted) < np.abs(levels[after] - wanted)
+    nearest = betas[after - closer]
     if tensor is not None:
         return torch.as_tensor(nearest).to(tensor)
     return nearest if isinstance(alpha_bar_t, np.ndarray) else type(alpha_bar_t)(nearest)
@@ -534,11 +565,12 @@ def _ddpm_tables() -> tuple[Table, Table]:
     "closed_forms.guided_eps",
     "guidance with a plus",
     "Guidance is written with the wrong sign in its second part.",
+    room="what the network predicts",
     seen="W20",
     right=r"s\,\epsilon_c-(s-1)\,\epsilon_u",
     wrong=r"s\,\epsilon_c+(s-1)\,\epsilon_u",
     check=checks.guidance_leaves_agreement_alone,
-    chapter="04_what_the_network_predicts",
+    chapter="14_museum",
 )
 def _guidance_with_a_plus(eps_cond: Number, eps_uncond: Number, scale: Number) -> Number:
     return scale * eps_cond + (scale - 1) * eps_uncond
@@ -551,6 +583,7 @@ def _guidance_with_a_plus(eps_cond: Number, eps_uncond: Number, scale: Number) -
     "closed_forms.reverse_mean",
     "direction without −σ²",
     r"The weight of the predicted noise leaves out $-\sigma^2$ while fresh noise is added.",
+    room="reverse steps",
     seen="W15",
     right=r"\sqrt{\bar\alpha_s}\,x_0+\sqrt{1-\bar\alpha_s-\sigma^2}\,\epsilon",
     wrong=r"\sqrt{\bar\alpha_s}\,x_0+\sqrt{1-\bar\alpha_s}\,\epsilon",
@@ -568,6 +601,7 @@ def _direction_without_sigma(
     "a clamp at zero",
     r"A negative radicand is hidden by a clamp at 0, and a $\sigma$ that is "
     "too large goes unnoticed.",
+    room="reverse steps",
     seen="W15",
     right=r"\sqrt{1-\bar\alpha_s-\sigma^2}\,\epsilon",
     wrong=r"\sqrt{\max(0,\,1-\bar\alpha_s-\sigma^2)}\,\epsilon",
@@ -584,6 +618,7 @@ def _clamp_at_zero(x_0: Number, eps: Number, alpha_bar_s: Number, sigma: Number)
     "closed_forms.reverse_step",
     "a mixture that is not one",
     "Fresh and predicted noise are said to be mixed; the formula printed has no fresh noise.",
+    room="reverse steps",
     seen="I3",
     right=r"\sqrt{\bar\alpha_s}\,x_0+\sqrt{1-\bar\alpha_s-\sigma^2}\,\epsilon+\sigma z",
     wrong=r"\sqrt{\bar\alpha_s}\,x_0+\sqrt{1-\bar\alpha_s}\,\epsilon",
@@ -598,6 +633,7 @@ def _no_mixture(x_0: Number, eps: Number, z: Number, alpha_bar_s: Number, sigma:
     "closed_forms.ddim_sigma",
     "η for η²",
     r"The variance is $\eta\tilde\beta$; in the paper the deviation is $\eta\sqrt{\tilde\beta}$.",
+    room="reverse steps",
     seen="I8 W14",
     right=r"\sigma=\eta\sqrt{\tilde\beta}",
     wrong=r"\sigma=\sqrt{\eta\,\tilde\beta}",
@@ -612,6 +648,7 @@ def _eta_for_its_square(eta: Number, alpha_bar_s: Number, alpha_bar_t: Number) -
     "closed_forms.ddim_sigma",
     "β where β̃ belongs",
     r"$\sigma^2=\beta$ is called DDPM, fully random.",
+    room="reverse steps",
     seen="I7",
     right=r"\sigma=\eta\sqrt{\tilde\beta}",
     wrong=r"\sigma=\eta\sqrt{\beta}",
@@ -626,9 +663,10 @@ def _beta_for_beta_tilde(eta: Number, alpha_bar_s: Number, alpha_bar_t: Number) 
     "closed_forms.ddim_sigma",
     "σ of the single step",
     r"Between strided steps $\sigma$ is made of the single step's $\beta_t$.",
+    room="reverse steps",
     seen="W16",
-    right=r"\sigma=\eta\sqrt{\tfrac{1-\bar\alpha_s}{1-\bar\alpha_t}\big(1-\tfrac{\bar\alpha_t}{\bar\alpha_s}\big)}",
-    wrong=r"\sigma=\eta\sqrt{\tfrac{1-\bar\alpha_s}{1-\bar\alpha_t}\,\beta_t}",
+    right=r"\beta=1-\bar\alpha_t/\bar\alpha_s",
+    wrong=r"\beta=\beta_t",
     check=checks.sigma_meets_ddpm,
     chapter="11_strided_sampling",
 )
@@ -640,11 +678,10 @@ def _sigma_of_one_step(eta: Number, alpha_bar_s: Number, alpha_bar_t: Number) ->
     "closed_forms.posterior_mean",
     "strided mean, single α",
     r"Between strided steps the mean is made of the single step's $\alpha_t=1-\beta_t$.",
+    room="reverse steps",
     seen="T3 W16",
-    right=r"\frac{\sqrt{\alpha}(1-\bar\alpha_s)}{1-\bar\alpha_t}x_t"
-    r"+\frac{\sqrt{\bar\alpha_s}(1-\alpha)}{1-\bar\alpha_t}x_0,"
-    r"\ \alpha=\tfrac{\bar\alpha_t}{\bar\alpha_s}",
-    wrong=r"\dots,\ \alpha=1-\beta_t",
+    right=r"\alpha=\bar\alpha_t/\bar\alpha_s",
+    wrong=r"\alpha=1-\beta_t",
     check=checks.posterior_mean_is_bayes,
     chapter="11_strided_sampling",
 )
@@ -658,9 +695,10 @@ def _strided_mean(x_t: Number, x_0: Number, alpha_bar_s: Number, alpha_bar_t: Nu
     "closed_forms.posterior_variance",
     "strided variance, single β",
     r"Between strided steps the variance is made of the single step's $\beta_t$.",
+    room="reverse steps",
     seen="T4 W16",
-    right=r"\frac{1-\bar\alpha_s}{1-\bar\alpha_t}\Big(1-\frac{\bar\alpha_t}{\bar\alpha_s}\Big)",
-    wrong=r"\frac{1-\bar\alpha_s}{1-\bar\alpha_t}\,\beta_t",
+    right=r"\tilde\beta=\tfrac{1-\bar\alpha_s}{1-\bar\alpha_t}\big(1-\tfrac{\bar\alpha_t}{\bar\alpha_s}\big)",
+    wrong=r"\tilde\beta=\tfrac{1-\bar\alpha_s}{1-\bar\alpha_t}\,\beta_t",
     check=checks.posterior_variance_is_bayes,
     chapter="11_strided_sampling",
 )
@@ -675,6 +713,7 @@ def _strided_variance(alpha_bar_s: Number, alpha_bar_t: Number) -> Number:
     "closed_forms.bound_weight_eps",
     "the variance squared in the weight",
     r"The weight is divided by $\tilde\beta^2$ instead of $\tilde\beta$.",
+    room="weights of the bound",
     seen="L7 W11",
     right=r"\frac{\beta^2}{2\sigma^2\alpha(1-\bar\alpha_t)}",
     wrong=r"\frac{\beta^2}{2(\sigma^2)^2\alpha(1-\bar\alpha_t)}",
@@ -692,6 +731,7 @@ def _weight_with_squared_variance(
     "closed_forms.bound_weight_eps",
     "a division by zero at t = 1",
     r"The weight of the last step is divided by $\tilde\beta_1^2$, which is 0.",
+    room="weights of the bound",
     seen="L8",
     right=r"\frac{1-\bar\alpha_1}{2\sigma_1^2\alpha_1}",
     wrong=r"\frac{1-\bar\alpha_1}{2\tilde\beta_1^2\alpha_1}",
@@ -709,6 +749,7 @@ def _weight_of_the_last_step(alpha_bar_s: Number, alpha_bar_t: Number, variance:
     "closed_forms.bound_weight_eps",
     "a product for the norm",
     r"The summary of training multiplies what should be squared: its weight is $(1-\alpha)\alpha$.",
+    room="weights of the bound",
     seen="L12",
     right=r"\frac1{2\sigma^2}\,\frac{(1-\alpha)^2}{\alpha(1-\bar\alpha_t)}",
     wrong=r"\frac1{2\sigma^2}\,(1-\alpha)\,\alpha",
@@ -727,6 +768,7 @@ def _product_for_norm(alpha_bar_s: Number, alpha_bar_t: Number, variance: Number
     "schedule.NoiseSchedule.beta",
     "σ = β",
     r"The deviation of the sampler's noise is $\beta_t$ where its variance is $\beta_t$.",
+    room="tables, losses, loops",
     seen="S2",
     right=r"\sigma_t^2=\beta_t",
     wrong=r"\sigma_t=\beta_t",
@@ -741,6 +783,7 @@ def _beta_squared(self: NoiseSchedule) -> Table:
     "schedule.NoiseSchedule.subsequence",
     "a clean end that is not clean",
     r"The last level of the sampler is $\bar\alpha_1$ instead of 1, without a word.",
+    room="tables, losses, loops",
     seen="W19",
     right=r"\bar\alpha_0=1",
     wrong=r"\bar\alpha_0:=\bar\alpha_1",
@@ -762,6 +805,7 @@ _right_subsequence = copy_of(NoiseSchedule.subsequence)
     "objectives.simple_loss",
     "uniform noise",
     "`rand` is called where `randn` is meant, so that the noise is uniform.",
+    room="tables, losses, loops",
     seen="W1",
     right=r"\epsilon\sim\mathcal N(0,I)",
     wrong=r"\epsilon\sim\mathcal U(0,1)",
@@ -785,11 +829,12 @@ def _uniform_noise(
 @_exhibit(
     "objectives.simple_loss",
     "a norm without its square",
-    r"The loss is $\|\epsilon-\epsilon_\theta\|$, in one dimension the L1 loss, under a "
+    r"The loss is $\lVert\epsilon-\epsilon_\theta\rVert$, in one dimension the L1 loss, under a "
     "derivation that needs a mean.",
+    room="tables, losses, loops",
     seen="L11 W13",
-    right=r"\|\epsilon-\epsilon_\theta\|^2",
-    wrong=r"\|\epsilon-\epsilon_\theta\|",
+    right=r"\lVert\epsilon-\epsilon_\theta\rVert^2",
+    wrong=r"\lVert\epsilon-\epsilon_\theta\rVert",
     check=checks.loss_is_flat_at_the_mean,
     chapter="04_what_the_network_predicts",
 )
@@ -827,6 +872,7 @@ def _training_step(
     "η here, η² there",
     r"The direction is computed with $\sigma^2=\eta\tilde\beta$ and the noise with "
     r"$\sigma^2=\eta^2\tilde\beta$.",
+    room="tables, losses, loops",
     seen="W14",
     right=r"\sqrt{1-\bar\alpha_s-\eta^2\tilde\beta}\;\epsilon+\eta\sqrt{\tilde\beta}\,z",
     wrong=r"\sqrt{1-\bar\alpha_s-\eta\,\tilde\beta}\;\epsilon+\eta\sqrt{\tilde\beta}\,z",
@@ -856,6 +902,7 @@ def _two_etas(
     "samplers.ddpm",
     "noise at the last step",
     "The guard against noise in the last step never holds: `if t > 0` in a loop that ends at 1.",
+    room="tables, losses, loops",
     seen="W8",
     right=r"x_0=\tilde\mu",
     wrong=r"x_0=\tilde\mu+\sqrt{\beta_1}\,z",
@@ -885,6 +932,7 @@ def _noise_at_the_last_step(
     "samplers._Plan.told",
     "an index off by one",
     "The network is asked about one step and the formula evaluated at its neighbour.",
+    room="tables, losses, loops",
     seen="W9",
     right=r"\epsilon_\theta(x_t,\,t)",
     wrong=r"\epsilon_\theta(x_t,\,t-1)",
@@ -900,6 +948,7 @@ def _off_by_one(self: Any) -> Any:
     "an index for a time",
     "The sampler feeds its own index where the timestep belongs, "
     "as inversion code has been seen to.",
+    room="tables, losses, loops",
     seen="W18",
     right=r"\epsilon_\theta(x_{\tau_i},\,\tau_i)",
     wrong=r"\epsilon_\theta(x_{\tau_i},\,i)",
@@ -914,6 +963,7 @@ def _index_for_time(self: Any) -> Any:
     "networks.time_embedding.time_embedding",
     "masks over rows",
     "Sine and cosine alternate over the rows of the batch instead of over the columns.",
+    room="tables, losses, loops",
     seen="W22",
     right=r"[\cos(tf),\ \sin(tf)]",
     wrong=r"\cos(tf)\text{ in even rows},\ \sin(tf)\text{ in odd rows}",

@@ -24,6 +24,7 @@ class Exhibit:
 
     Attributes:
         name: a short name.
+        room: the part of the book it belongs to.
         slip: what is wrong, in one sentence of Markdown.
         replaces: the library's function, "module.function" or "module.Class.function".
         wrong: the wrong formula, with the signature of the function.
@@ -35,6 +36,7 @@ class Exhibit:
     """
 
     name: str
+    room: str
     slip: str
     replaces: str
     wrong: Callable[..., Any]
