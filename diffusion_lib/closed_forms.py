@@ -71,6 +71,7 @@ def draw(gaussian: Gaussian, eps: Number) -> Number:
 
     Source: Kingma and Welling 2014, sec. 2.4. Proved in chapters 01 (claim F11) and 02 (claims F1,
     F3).
+    Over strides in chapter 11 (claim T5).
     """
     return gaussian.mean + sqrt(gaussian.variance) * eps
 
@@ -127,6 +128,7 @@ def step_beta(alpha_bar_s: Number, alpha_bar_t: Number) -> Number:
     P12).
     Over strides in chapter 11 (claims T2, T3, T4, T5).
     In the bound in chapter 05 (claim L3).
+    As DDPM's noise in chapter 07 (claim S2).
     """
     return 1 - alpha_bar_t / alpha_bar_s
 
@@ -139,6 +141,7 @@ def forward_step(x_s: Number, beta: Number) -> Gaussian:
     chapter 03 (claims P3, P11).
     Over strides in chapter 11 (claims T5, I13).
     In the bound in chapter 05 (claim L3).
+    Two noises merged into one in chapter 06 (claim L15).
     """
     return Gaussian(sqrt(1 - beta) * x_s, beta)
 
@@ -157,6 +160,7 @@ def noised(x_0: Number, eps: Number, alpha_bar_t: Number) -> Number:
     r""":math:`x_t=\sqrt{\bar\alpha_t}\,x_0+\sqrt{1-\bar\alpha_t}\,\epsilon`, a draw of `marginal`.
 
     Source: [DDPM] sec. 3.2. Proved in chapter 02 (claims F4, F9).
+    Where two noises merge into one, in chapter 06 (claims L10, L15).
     """
     return draw(marginal(x_0, alpha_bar_t), eps)
 
@@ -200,6 +204,7 @@ def posterior_variance(alpha_bar_s: Number, alpha_bar_t: Number) -> Number:
     Proved in chapter 03 (claims P2, P4, P12, I19).
     Over strides in chapter 11 (claim T4).
     In the bound in chapter 05 (claim L8).
+    As DDPM's noise in chapter 07 (claims S1, S2).
     """
     return (1 - alpha_bar_s) / (1 - alpha_bar_t) * step_beta(alpha_bar_s, alpha_bar_t)
 
@@ -228,6 +233,7 @@ def posterior_mean_from_eps(
     Source: [DDPM] eq. 10. Proved in chapter 03 (claims P7, P8); as a step along the score in
     chapter 04 (claim L14).
     In the bound in chapter 05 (claims L1, L7, L12, L16).
+    As DDPM's step in chapter 07 (claims S1, S3, S4).
     """
     beta = step_beta(alpha_bar_s, alpha_bar_t)
     return (x_t - beta / sqrt(1 - alpha_bar_t) * eps) / sqrt(1 - beta)
@@ -319,6 +325,7 @@ def eps_from_score(score: Number, alpha_bar_t: Number) -> Number:
     r""":math:`\epsilon=-\sqrt{1-\bar\alpha_t}\;\nabla\log q(x_t)`, inverse of `score_from_eps`.
 
     Proved in chapter 04 (claims L13, L14).
+    In DDPM's step in chapter 07 (claim S3).
     """
     return -sqrt(1 - alpha_bar_t) * score
 
@@ -357,6 +364,7 @@ def reverse_mean(x_0: Number, eps: Number, alpha_bar_s: Number, sigma: Number) -
     Over strides in chapter 11 (claim T6).
     In the bound in chapter 05 (claim L7).
     For encoding in chapter 12 (claim I15).
+    As DDPM's step in chapter 07 (claim S1).
     """
     return sqrt(alpha_bar_s) * x_0 + sqrt(1 - alpha_bar_s - sigma**2) * eps
 
@@ -376,6 +384,7 @@ def ddim_sigma(eta: Number, alpha_bar_s: Number, alpha_bar_t: Number) -> Number:
     r""":math:`\sigma=\eta\sqrt{\tilde\beta}`: η scales the deviation, not the variance.
 
     η = 0 is DDIM, η = 1 is DDPM with the posterior variance. Source: [DDIM] eq. 16.
+    As DDPM's noise in chapter 07 (claims S1, S4), in chapter 06 (claim L15).
     """
     return eta * sqrt(posterior_variance(alpha_bar_s, alpha_bar_t))
 
@@ -409,6 +418,7 @@ def noise_mixture(alpha_bar_s: Number, sigma: Number) -> tuple[Number, Number]:
               b=\frac{\sigma}{\sqrt{1-\bar\alpha_s}}
 
     Defined for s ≥ 1, where :math:`\bar\alpha_s<1`. Proved in chapter 08 (claims I5, I6).
+    As the merger of two noises in chapter 06 (claim L15).
     """
     noise_variance = 1 - alpha_bar_s
     return sqrt((noise_variance - sigma**2) / noise_variance), sigma / sqrt(noise_variance)
@@ -484,6 +494,7 @@ def data_reverse(
     (claims P1, P11, P12). Over strides in chapter 11 (claim I13).
     In the bound in chapter 05 (claims L2, L16).
     For encoding in chapter 12 (claim I15).
+    As a sampler's step in chapter 07 (claims S2, S4).
     """
     beta = step_beta(alpha_bar_s, alpha_bar_t)
     x_s_law = data_marginal(mean, variance, alpha_bar_s)
@@ -524,7 +535,7 @@ def data_step(
     variance; DDPM with variance β has :math:`\sigma^2=\tilde\beta` and deviation
     :math:`\sqrt\beta`.
 
-    Proved in chapter 07 (claim S4).
+    Proved in chapter 07 (claims S3, S4).
     For encoding in chapter 12 (claim I15).
     """
 
@@ -546,6 +557,7 @@ def bound_weight_eps(alpha_bar_s: Number, alpha_bar_t: Number, variance: Number)
 
     In nats. At s = 0 it is the weight in the reconstruction term, with the variance of the decoder.
     Source: [DDPM] eq. 12. Proved in chapter 05 (claims L7, L8, L9, L12).
+    What setting it to 1 does, in chapter 06 (claim L10).
     """
     beta, alpha = step_beta(alpha_bar_s, alpha_bar_t), alpha_bar_t / alpha_bar_s
     return beta**2 / (2 * variance * alpha * (1 - alpha_bar_t))
