@@ -102,6 +102,7 @@ def gaussian_kl(p: Gaussian, q: Gaussian) -> Number:
 
     Proved in chapter 01 (claim L5); used in chapter 02 (claim F7).
     In the bound in chapter 05 (claims L1, L4, L6, L7, L9, L12, L16).
+    In chapter 09: claim I11.
     """
     return (
         log(q.variance / p.variance) + (p.variance + (p.mean - q.mean) ** 2) / q.variance - 1
@@ -152,6 +153,7 @@ def marginal(x_0: Number, alpha_bar_t: Number) -> Gaussian:
     Source: [DDPM] eq. 4. Proved in chapter 02 by induction on t (claims F3, F4, F7, F9); in
     chapter 03 it is the denominator of Bayes' rule (claim P2).
     In the bound in chapter 05 (claims L1, L2, L3, L4, L9).
+    In chapter 09: claim I10; in chapter 10: claim I1.
     """
     return Gaussian(sqrt(alpha_bar_t) * x_0, 1 - alpha_bar_t)
 
@@ -161,6 +163,7 @@ def noised(x_0: Number, eps: Number, alpha_bar_t: Number) -> Number:
 
     Source: [DDPM] sec. 3.2. Proved in chapter 02 (claims F4, F9).
     Where two noises merge into one, in chapter 06 (claims L10, L15).
+    In chapter 09: claim I11.
     """
     return draw(marginal(x_0, alpha_bar_t), eps)
 
@@ -205,6 +208,7 @@ def posterior_variance(alpha_bar_s: Number, alpha_bar_t: Number) -> Number:
     Over strides in chapter 11 (claim T4).
     In the bound in chapter 05 (claim L8).
     As DDPM's noise in chapter 07 (claims S1, S2).
+    In chapter 10: claim I8.
     """
     return (1 - alpha_bar_s) / (1 - alpha_bar_t) * step_beta(alpha_bar_s, alpha_bar_t)
 
@@ -215,6 +219,7 @@ def posterior(x_t: Number, x_0: Number, alpha_bar_s: Number, alpha_bar_t: Number
     Source: [DDPM] eq. 6. Proved in chapter 03 (claims P1, P2, P3, P10, P13).
     Over strides in chapter 11 (claim I13).
     In the bound in chapter 05 (claims L1, L3, L6).
+    In chapter 10: claim I1.
     """
     return Gaussian(
         posterior_mean(x_t, x_0, alpha_bar_s, alpha_bar_t),
@@ -275,6 +280,7 @@ def x_0_from_eps(x_t: Number, eps: Number, alpha_bar_t: Number) -> Number:
     In a strided step in chapter 11 (claim T6).
     In the bound in chapter 05 (claim L8).
     For encoding in chapter 12 (claim I15).
+    In chapter 10: claim I2.
     """
     return (x_t - sqrt(1 - alpha_bar_t) * eps) / sqrt(alpha_bar_t)
 
@@ -284,6 +290,7 @@ def eps_from_x_0(x_t: Number, x_0: Number, alpha_bar_t: Number) -> Number:
 
     Proved in chapter 03 (claims P7, P9).
     For encoding in chapter 12 (claim I15).
+    In chapter 09: claim I10.
     """
     return (x_t - sqrt(alpha_bar_t) * x_0) / sqrt(1 - alpha_bar_t)
 
@@ -365,6 +372,7 @@ def reverse_mean(x_0: Number, eps: Number, alpha_bar_s: Number, sigma: Number) -
     In the bound in chapter 05 (claim L7).
     For encoding in chapter 12 (claim I15).
     As DDPM's step in chapter 07 (claim S1).
+    In chapter 09: claims I10, I11, I12; in chapter 10: claims I1, I3, I7, I9.
     """
     return sqrt(alpha_bar_s) * x_0 + sqrt(1 - alpha_bar_s - sigma**2) * eps
 
@@ -376,6 +384,7 @@ def reverse_step(x_0: Number, eps: Number, z: Number, alpha_bar_s: Number, sigma
 
     Source: [DDIM] eq. 12. Proved in chapter 08 (claim I4), 03 (claim I19).
     For encoding in chapter 12 (claim I15).
+    In chapter 09: claim I18; in chapter 10: claims I2, I3, I7, I8, I9.
     """
     return reverse_mean(x_0, eps, alpha_bar_s, sigma) + sigma * z
 
@@ -385,6 +394,8 @@ def ddim_sigma(eta: Number, alpha_bar_s: Number, alpha_bar_t: Number) -> Number:
 
     η = 0 is DDIM, η = 1 is DDPM with the posterior variance. Source: [DDIM] eq. 16.
     As DDPM's noise in chapter 07 (claims S1, S4), in chapter 06 (claim L15).
+
+    Proved in chapter 10 (claims I2, I7, I8, I9, I14).
     """
     return eta * sqrt(posterior_variance(alpha_bar_s, alpha_bar_t))
 
@@ -402,6 +413,7 @@ def ddim_forward(
     It is free of x_0, a Markov kernel, exactly at :math:`\sigma^2=\tilde\beta`. Defined for s ≥ 1.
     Source: [DDIM] sec. 3.1, where it is left to Bayes' rule. Proved in chapter 09 (claim I12).
     Over strides in chapter 11 (claim I13).
+    In chapter 09: claim I18.
     """
     x_s_law, x_t_law = marginal(x_0, alpha_bar_s), marginal(x_0, alpha_bar_t)
     covariance = sqrt((x_s_law.variance - sigma**2) * x_t_law.variance)
@@ -419,6 +431,7 @@ def noise_mixture(alpha_bar_s: Number, sigma: Number) -> tuple[Number, Number]:
 
     Defined for s ≥ 1, where :math:`\bar\alpha_s<1`. Proved in chapter 08 (claims I5, I6).
     As the merger of two noises in chapter 06 (claim L15).
+    In chapter 10: claim I7.
     """
     noise_variance = 1 - alpha_bar_s
     return sqrt((noise_variance - sigma**2) / noise_variance), sigma / sqrt(noise_variance)
@@ -473,6 +486,7 @@ def data_eps(x_t: Number, mean: Number, variance: Number, alpha_bar_t: Number) -
     Proved in chapter 04 (claim L13). Used in chapter 03 (claim P8).
     In the bound in chapter 05 (claim L16).
     For encoding in chapter 12 (claim I15).
+    In chapter 09: claim I18.
     """
     score = normal_score(x_t, *data_marginal(mean, variance, alpha_bar_t))
     return eps_from_score(score, alpha_bar_t)
@@ -537,6 +551,7 @@ def data_step(
 
     Proved in chapter 07 (claims S3, S4).
     For encoding in chapter 12 (claim I15).
+    In chapter 09: claim I18; in chapter 10: claims I14, I16.
     """
 
     def step(x: Number) -> Number:

@@ -57,7 +57,8 @@ def simple_loss(
         ValueError: if the prediction is unknown, x_0 is empty or not of floating point, or the
             network's output is not a tensor shaped like x_0.
 
-    Source: Ho et al. 2020, eq. 14. Measured in chapter 04 (claim L11); used in chapter 15.
+    Source: Ho et al. 2020, eq. 14. Measured in chapter 04 (claim L11), derived in
+    chapter 06 (claim L10); used in chapter 15.
     """
     kind = get_prediction(prediction)
     check_samples(x_0=x_0)

@@ -94,7 +94,9 @@ def ddpm(
         ValueError: for an argument outside its range; nothing has been run then.
 
     Source: Ho et al. 2020, algorithm 2. The mean is proved in chapter 03 (claims P5, P7, P9), that
-    it may skip steps in chapter 11 (claim I13).
+    it may skip steps in chapter 11 (claim I13). As a sampler in chapter 07
+    (claims S1, S2).
+    In chapter 10: claims I16, I17.
     """
     _check_schedule(schedule)
     betas = {"posterior": schedule.posterior_variance[1:], "beta": schedule.beta[1:]}
@@ -136,6 +138,7 @@ def ddim(
 
     Source: Song et al. 2021, eq. 12 and 16. The step is proved in chapter 08 (claims I4, I5), over
     strides in chapter 11 (claim T6), as a code's decoder in chapter 12 (claim I15).
+    In chapter 10: claims I2, I16, I17.
     """
     if not isinstance(eta, int | float) or not 0 <= eta <= 1:
         raise ValueError(f"eta is {eta!r}; it must be a number in 0..1.")
