@@ -71,6 +71,8 @@ def ddim(
 ) -> Law:
     r"""The law of what `samplers.ddim` returns, with the target's perfect network.
 
+    Used in chapter 10 (claim I14).
+
     Args:
         target: the data, on the line (d = 1).
         schedule: the noise schedule, strided or not.
@@ -95,6 +97,8 @@ def ddpm(
     reach: float = 12.0,
 ) -> Law:
     r"""The law of what `samplers.ddpm` returns, with the target's perfect network.
+
+    Used in chapter 10 (claim I14).
 
     Args:
         target, schedule, reach: as in `ddim`.
@@ -171,19 +175,31 @@ def _output(
     waves = _waves_of(standard_normal, reach)
     for i in reversed(range(1, schedule.T)):
         waves = _after(waves, partial(mean_of_step, i=i), float(deviation[i]), reach)
-    law, _ = _pushed(waves, partial(mean_of_step, i=0), max(_SHOWN, _count(waves)), reach)
-    return _change_of_variable(law, partial(mean_of_step, i=0))
+    nodes = max(_SHOWN, _count(waves))
+    last = partial(mean_of_step, i=0)
+    nodes *= _times(last(_masses(waves, nodes, reach)[0]), nodes, reach)
+    return _change_of_variable(_law(waves, nodes, reach), last)
 
 
 def _after(waves: Tensor, f: Callable[[Tensor], Tensor], deviation: float, reach: float) -> Tensor:
     """The waves of f(x) + deviation · z, as many as it takes."""
 
     def attempt(nodes: int) -> Tensor:
-        law, y = _pushed(waves, f, nodes, reach)
+        x, mass = _masses(waves, nodes, reach)
+        y = f(x)
+        times = _times(y, nodes, reach)
+        if times > 1:
+            x, mass = _masses(waves, nodes * times, reach)
+            y = f(x)
         noise = torch.exp(-((deviation * _frequencies(nodes, reach)) ** 2) / 2)
-        return _waves_at(y, law.mass, nodes, reach) * noise
+        return _waves_at(y, mass, nodes, reach) * noise
 
     return _resolved(attempt, _count(waves))
+
+
+def _times(y: Tensor, nodes: int, reach: float) -> int:
+    """How many times as many nodes it takes so that a step does not tear them apart."""
+    return max(1, math.ceil(float(y.diff().max()) / (2 * reach / nodes) / _STRETCH))
 
 
 def _resolved(attempt: Callable[[int], Tensor], nodes: int) -> Tensor:
@@ -201,17 +217,12 @@ def _resolved(attempt: Callable[[int], Tensor], nodes: int) -> Tensor:
     )
 
 
-def _pushed(
-    waves: Tensor, f: Callable[[Tensor], Tensor], nodes: int, reach: float
-) -> tuple[Law, Tensor]:
-    """The law on nodes so dense that f does not tear them apart, and where f takes them."""
-    law = _law(waves, nodes, reach)
-    y = f(law.x)
-    times = math.ceil(float(y.diff().max()) / (2 * reach / nodes) / _STRETCH)
-    if times <= 1:
-        return law, y
-    law = _law(waves, nodes * times, reach)
-    return law, f(law.x)
+def _masses(waves: Tensor, nodes: int, reach: float) -> tuple[Tensor, Tensor]:
+    """Even nodes and their masses, less those where there is nothing."""
+    mass = torch.fft.irfft(waves, nodes)
+    _check_ends(mass * nodes / (2 * reach), reach)
+    kept = mass > _NOTHING * mass.max()
+    return _nodes(nodes, reach)[kept], mass[kept]
 
 
 def _change_of_variable(law: Law, f: Callable[[Tensor], Tensor]) -> Law:
