@@ -46,7 +46,7 @@ SECONDS = 300  # a mutant that loops for ever is noticed too
 WATCHED_BY = {
     "closed_forms": ["closed_forms", "schedule", "samplers", "objectives", "targets", "networks"],
     "schedule": ["schedule", "samplers"],
-    "prediction": ["closed_forms", "samplers", "objectives"],
+    "prediction": ["prediction", "closed_forms", "samplers", "objectives"],
     "process": ["process", "objectives"],
     "targets": ["targets"],
     "objectives": ["objectives"],
@@ -351,7 +351,7 @@ def _read(statement: ast.stmt) -> set[str]:
 def _bound(statement: ast.stmt) -> set[str]:
     """The names a statement gives a value, whole or in part."""
     names = _imported(statement)
-    for node in ast.walk(statement):
+    for node in _outside_functions(statement):
         if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
             names.add(node.id)
         elif isinstance(node, ast.FunctionDef | ast.ClassDef):
@@ -359,6 +359,14 @@ def _bound(statement: ast.stmt) -> set[str]:
         elif isinstance(node, ast.Subscript | ast.Attribute) and isinstance(node.ctx, ast.Store):
             names |= _roots_of(node)
     return names
+
+
+def _outside_functions(node: ast.AST) -> Iterator[ast.AST]:
+    """A tree without the insides of functions and comprehensions, whose names are their own."""
+    yield node
+    if not isinstance(node, ast.FunctionDef | ast.Lambda | ast.comprehension):
+        for child in ast.iter_child_nodes(node):
+            yield from _outside_functions(child)
 
 
 def _imported(statement: ast.stmt) -> set[str]:
