@@ -159,7 +159,7 @@ def bound(
     _check_rows(x_0)
     weights, constants = _bound_tables(schedule, variance, decoder_variance)
     data = x_0.to(torch.promote_types(x_0.dtype, torch.float32))
-    rows, dimensions = len(data), data[0].numel()
+    rows, dimensions = len(data), data.numel() // len(data)
     terms = []
     with torch.no_grad(), evaluating(model):
         for step, (weight, constant) in enumerate(zip(weights, constants, strict=True), start=1):
