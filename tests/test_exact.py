@@ -170,3 +170,16 @@ def test_distances_between_gaussians_are_the_known_ones():
 def test_mistakes_are_named(call, words):
     with pytest.raises(ValueError, match=words.replace("(", r"\(").replace(")", r"\)")):
         call()
+
+
+def test_weight_of_a_noise_error_is_the_divergence_of_two_steps():
+    """Against torch's divergence between the step with the true noise and with another."""
+    s, t, sigma, x_t, eps, other = 0.75, 0.4, 0.3, 0.9, -0.6, 1.1
+
+    def step(noise):
+        x_0 = (x_t - math.sqrt(1 - t) * noise) / math.sqrt(t)
+        return normal(math.sqrt(s) * x_0 + math.sqrt(1 - s - sigma**2) * noise, sigma)
+
+    divergence = float(torch.distributions.kl_divergence(step(eps), step(other)))
+    weight = cf.ddim_bound_weight_eps(s, t, sigma)
+    assert weight * (eps - other) ** 2 == pytest.approx(divergence, rel=1e-12)
