@@ -18,8 +18,7 @@ returns is a code that `ddim` decodes, and codes can be blended with `interpolat
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -31,7 +30,7 @@ from tqdm import tqdm
 
 from . import closed_forms
 from .closed_forms import Number
-from .objectives import Model, check_output
+from .objectives import Model, check_output, evaluating
 from .prediction import Prediction, get_prediction
 from .process import check_samples
 from .schedule import NoiseSchedule, Table
@@ -322,7 +321,7 @@ def _run(
     batches = torch.tensor(plan.told, device=x_start.device)[:, None].expand(-1, len(x_start))
     working = torch.promote_types(x_start.dtype, torch.float32)
     x = x_start.to(working)
-    with torch.no_grad(), _evaluating(model):
+    with torch.no_grad(), evaluating(model):
         for index, t in enumerate(tqdm(batches.unbind(), disable=not progress, desc=plan.action)):
             output = model(x.to(x_start.dtype), t)
             check_output(output, x, plan.start)
@@ -352,20 +351,6 @@ def _standard_normal(like: Tensor, generator: Generators) -> Tensor:
         for g in generator
     ]
     return torch.stack(rows)
-
-
-@contextmanager
-def _evaluating(model: Model) -> Iterator[None]:
-    """Evaluation mode inside, every submodule's own mode restored outside."""
-    modules = list(model.modules()) if isinstance(model, torch.nn.Module) else []
-    modes = [module.training for module in modules]
-    for module in modules:
-        module.training = False
-    try:
-        yield
-    finally:
-        for module, mode in zip(modules, modes, strict=True):
-            module.training = mode
 
 
 def _check_schedule(schedule: NoiseSchedule) -> None:
