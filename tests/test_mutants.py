@@ -20,6 +20,7 @@ from notebooks import ROOT, notebook_paths
 
 RECORD = mutants.stored()
 HELPERS = {"sqrt", "log", "exp", "coefficients"}  # no formulas of diffusion mathematics
+BEYOND_THE_NOTES = {"guided_eps"}  # guidance is topic O3: the notes name it and claim nothing
 
 
 def formulas():
@@ -56,10 +57,11 @@ def test_a_survivor_without_a_reason_and_a_reason_without_a_survivor_are_reporte
 
 def test_every_closed_form_is_bound_by_a_claim():
     bound = {name for _, card in ledger.collect(notebook_paths()) for name in card["binds"]}
-    assert not {name for name in formulas() if f"diffusion_lib.closed_forms.{name}" not in bound}
+    unbound = {name for name in formulas() if f"diffusion_lib.closed_forms.{name}" not in bound}
+    assert unbound == BEYOND_THE_NOTES
 
 
-@pytest.mark.parametrize("name", sorted(formulas()))
+@pytest.mark.parametrize("name", sorted(formulas() - BEYOND_THE_NOTES))
 def test_a_claim_notices_most_mistakes_in_a_closed_form(name):
     """The proofs carry the closed forms; unit tests only catch what is left."""
     whom = [mutant["noticed_by"] for mutant in RECORD[f"closed_forms.{name}"]["mutants"]]
