@@ -223,3 +223,19 @@ def test_learned_variance_is_between_its_extremes():
 def test_clock_frequencies_are_a_geometric_row_from_1():
     row = [cf.clock_frequency(i, 4, 10_000.0) for i in range(5)]
     assert row == pytest.approx([1, 0.1, 0.01, 0.001, 0.0001])
+
+
+def test_the_root_of_a_perfect_square_stays_an_integer():
+    for n in range(50):
+        root = cf.sqrt(n)
+        if n in (0, 1, 4, 9, 16, 25, 36, 49):
+            assert type(root) is int
+            assert root * root == n
+        else:
+            assert root == pytest.approx(n**0.5, rel=1e-15)
+
+
+def test_the_logarithm_of_the_integer_one_is_the_integer_zero():
+    assert type(cf.log(1)) is int
+    assert cf.log(1) == 0
+    assert cf.log(2) == pytest.approx(0.6931471805599453, rel=1e-15)
