@@ -239,3 +239,8 @@ def test_the_logarithm_of_the_integer_one_is_the_integer_zero():
     assert type(cf.log(1)) is int
     assert cf.log(1) == 0
     assert cf.log(2) == pytest.approx(0.6931471805599453, rel=1e-15)
+
+
+def test_pi_stays_exact_when_only_the_variance_is_a_symbol():
+    v = sp.Symbol("v", positive=True)
+    assert sp.simplify(cf.normal_log_density(0, 0, v) + sp.log(2 * sp.pi * v) / 2) == 0
