@@ -567,8 +567,8 @@ def _ddpm_tables() -> tuple[Table, Table]:
     "Guidance is written with the wrong sign in its second part.",
     room="what the network predicts",
     seen="W20",
-    right=r"s\,\epsilon_c-(s-1)\,\epsilon_u",
-    wrong=r"s\,\epsilon_c+(s-1)\,\epsilon_u",
+    right=r"w\,\epsilon_c-(w-1)\,\epsilon_u",
+    wrong=r"w\,\epsilon_c+(w-1)\,\epsilon_u",
     check=checks.guidance_leaves_agreement_alone,
     chapter="14_museum",
 )
@@ -668,7 +668,7 @@ def _beta_for_beta_tilde(eta: Number, alpha_bar_s: Number, alpha_bar_t: Number) 
     right=r"\beta=1-\bar\alpha_t/\bar\alpha_s",
     wrong=r"\beta=\beta_t",
     check=checks.sigma_meets_ddpm,
-    chapter="11_strided_sampling",
+    chapter="10_eta",
 )
 def _sigma_of_one_step(eta: Number, alpha_bar_s: Number, alpha_bar_t: Number) -> Number:
     return eta * sqrt(_strided_variance(alpha_bar_s, alpha_bar_t))
