@@ -235,7 +235,7 @@ def test_every_formula_with_an_exhibit_has_right_forms_too():
 @pytest.mark.parametrize(
     "answer",
     [None, "(1-s)/(1-t)", 0.5, (tilde, tilde), 1.0 * tilde, cf.posterior_variance, np.ones(3)],
-    ids=str,
+    ids=lambda answer: type(answer).__name__,
 )
 def test_an_answer_that_is_none_gets_a_sentence(answer):
     with pytest.raises(CheckFailed) as refusal:

@@ -314,7 +314,7 @@ NO_FORMULAS = [
 ]
 
 
-@pytest.mark.parametrize("answer", NO_FORMULAS, ids=str)
+@pytest.mark.parametrize("answer", NO_FORMULAS, ids=lambda answer: type(answer).__name__)
 def test_what_is_no_formula_gets_a_sentence(answer):
     sentence = r"it must be a SymPy expression in the symbols\.$"
     for side, pair in (("left", (answer, ANSWER)), ("right", (ANSWER, answer))):
