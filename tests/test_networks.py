@@ -43,8 +43,15 @@ class TestTimeEmbedding:
         with pytest.raises(ValueError, match=r"t has shape \(2, 1\)"):
             time_embedding(torch.ones(2, 1, dtype=torch.int64), 4)
 
+    def test_the_longest_period_is_ten_thousand_unless_said(self) -> None:
+        t = torch.tensor([5000])
+        assert torch.equal(time_embedding(t, 8), time_embedding(t, 8, 10_000.0))
+        assert not torch.equal(time_embedding(t, 8), time_embedding(t, 8, 10_001.0))
+        assert time_embedding(t, 8, max_period=1.5).isfinite().all()
+
     def test_one_time_for_the_batch_is_embedded_once(self) -> None:
         t = torch.tensor([7, 8, 9])
+        assert distinct_times(t[:1].expand(2)).shape == (1,)
         assert distinct_times(t) is t
         assert distinct_times(t[1:2].expand(3)).tolist() == [8]
         assert distinct_times(t[:1]).tolist() == [7]

@@ -4,7 +4,7 @@ import mpmath
 import pytest
 import torch
 
-from diffusion_lib import process
+from diffusion_lib import closed_forms, process
 from diffusion_lib.schedule import NoiseSchedule
 
 SCHEDULES = {
@@ -123,3 +123,33 @@ def test_shapes_that_would_broadcast_into_nonsense_get_a_sentence():
         process.posterior(
             NoiseSchedule.linear(10), torch.zeros(2, 2), torch.zeros(2, 2), torch.tensor([0, 2])
         )
+
+
+def test_the_posterior_has_one_variance_a_row_of_the_type_of_x_t():
+    x_t = torch.zeros(3, 1, 4, 4, dtype=torch.float64)
+    law = process.posterior(SCHEDULES["linear"], x_t, x_t.float(), torch.tensor([1, 500, 1000]))
+    assert law.mean.shape == x_t.shape
+    assert law.variance.shape == (3, 1, 1, 1)
+    assert law.mean.dtype == law.variance.dtype == torch.float64
+
+
+def test_a_coefficient_that_is_the_same_at_every_step():
+    """The library has 0 and 1 of these; a formula of one's own may have any."""
+    t, one = torch.tensor([0, 1000]), torch.ones(2, 1)
+    schedule = SCHEDULES["linear"]
+
+    def value(formula, *samples):
+        return process.linear_at(formula, schedule, t, samples).ravel().tolist()
+
+    assert value(lambda x, level: 3 * x, 2 * one) == [6, 6]
+    assert value(lambda x, level: -x, 2 * one) == [-2, -2]
+    assert value(lambda x, level: x, 2 * one) == [2, 2]
+    assert value(lambda x, y, level: 2 * x + 0 * y, one, torch.full((2, 1), torch.nan)) == [2, 2]
+
+
+def test_the_first_sample_decides_the_type():
+    t, ones = torch.tensor([1, 1000]), torch.ones(2, 1)
+    noised = process.linear_at(
+        closed_forms.noised, SCHEDULES["linear"], t, (ones.double(), ones.float())
+    )
+    assert noised.dtype == torch.float64

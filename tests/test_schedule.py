@@ -61,6 +61,11 @@ def test_scaled_linear_table_has_betas_whose_roots_are_even():
     assert worst < 1.12e-16
 
 
+@pytest.mark.parametrize("name", ["linear", "scaled_linear", "cosine", "sigmoid"])
+def test_every_schedule_has_a_thousand_steps_unless_said(name):
+    assert getattr(NoiseSchedule, name)().T == 1000
+
+
 @pytest.mark.parametrize(("start", "end", "tau"), [(-3, 3, 1), (0, 3, 0.7)])
 def test_sigmoid_table_follows_its_definition_until_the_cap(start, end, tau):
     schedule = NoiseSchedule.sigmoid(1000, start, end, tau)

@@ -40,6 +40,7 @@ ROOT = Path(__file__).resolve().parents[1]
 LIBRARY = ROOT / "diffusion_lib"
 RESULTS = ROOT / "book" / "mutants.json"
 SECONDS = 1200  # a mutant that loops for ever is noticed too
+NEVER_ENDS = "test (it does not end)"
 
 # The rooms that hold formulas or bring them to tensors, and the unit tests that watch each.
 WATCHED_BY = {
@@ -411,7 +412,7 @@ def in_processes(jobs: list[Callable[[], str]], workers: int) -> Iterator[tuple[
                     running.unregister(key.fd)
                     answer = pipe_end.read().decode()
                 _, status = os.waitpid(child, 0)
-                yield number, "test (it does not end)" if os.WIFSIGNALED(status) else answer
+                yield number, NEVER_ENDS if os.WIFSIGNALED(status) else answer
 
 
 def _start(job: Callable[[], str]) -> tuple[int, int]:
@@ -437,15 +438,23 @@ def _start(job: Callable[[], str]) -> tuple[int, int]:
 def noticed_by(mutant: Mutant, first: str = "") -> str:
     """Who notices a mutant: "claim P4", "test tests/test_x.py::test_y", or "" for nobody.
 
+    "claim P4 (ValueError)" is a claim that the mutant stops before its check can be made.
     ``first`` is tried before the others. The library must not be imported yet.
     """
     _plant(mutant)
     mine = [claim for claim in claims() if f"diffusion_lib.{mutant.name}" in claim.binds]
-    mine.sort(key=lambda claim: f"claim {claim.id}" != first)
+    mine.sort(key=lambda claim: not _is_named(claim, first))
+    stopped = ""
     for claim in mine if not first.startswith("test") else []:
-        if _speaks_up(claim):
+        outcome = _outcome(claim)
+        if outcome == "CheckFailed":
             return f"claim {claim.id}"
-    return _failing_test(mutant, first)
+        stopped = stopped or (outcome and f"claim {claim.id} ({outcome})")
+    return stopped or _failing_test(mutant, first)
+
+
+def _is_named(claim: Claim, answer: str) -> bool:
+    return answer.split()[:2] == ["claim", claim.id]
 
 
 def error_of(claim: Claim) -> str:
@@ -482,17 +491,17 @@ class _Finder:
         return spec
 
 
-def _speaks_up(claim: Claim) -> bool:
-    """Whether the claim's own check fails. Any other error is not the claim speaking."""
+def _outcome(claim: Claim) -> str:
+    """CheckFailed if the claim's own check fails, the name of what stops it before, or nothing."""
     from diffusion_lib.verify import CheckFailed
 
     try:
         _check(claim)
     except CheckFailed as failure:
-        return str(failure).startswith(f"{claim.id} (")
-    except Exception:
-        return False
-    return False
+        return "CheckFailed" if str(failure).startswith(f"{claim.id} (") else ""
+    except Exception as error:
+        return type(error).__name__
+    return ""
 
 
 def _check(claim: Claim) -> None:
@@ -612,9 +621,10 @@ def _sample(count: int, seed: int, workers: int) -> int:
     for name, (module, function) in every_function().items():
         answers = {m["change"]: m["noticed_by"] for m in stored()[name]["mutants"]}
         mutants = mutants_of(module, function)
-        pairs += [(m, answers[m.change]) for m in mutants if answers.get(m.change)]
+        noticed = [(m, answers[m.change]) for m in mutants if answers.get(m.change)]
+        pairs += [(m, answer) for m, answer in noticed if answer != NEVER_ENDS]
     chosen = random.Random(seed).sample(pairs, min(count, len(pairs)))
-    alone = [claim for claim in claims() if any(a == f"claim {claim.id}" for _, a in chosen)]
+    alone = [claim for claim in claims() if any(_is_named(claim, a) for _, a in chosen)]
     jobs = [partial(noticed_by, *pair) for pair in chosen]
     answers = dict(in_processes([*jobs, *(partial(error_of, c) for c in alone)], workers))
     missed = [mutant for i, (mutant, _) in enumerate(chosen) if not answers[i]]

@@ -115,7 +115,9 @@ def _noticed(mutants: list[dict[str, str]]) -> Iterable[nodes.Node]:
             yield nodes.Text(", ")
         if name.startswith("claim "):
             claim = name.removeprefix("claim ")
-            yield nodes.reference("", claim, internal=True, refuri=f"ledger.html#{claim}")
+            yield nodes.reference(
+                "", claim, internal=True, refuri=f"ledger.html#{claim.split()[0]}"
+            )
         else:
             yield nodes.Text(name)
         yield nodes.Text(f" {whom[name]}")
