@@ -156,7 +156,7 @@ class TestErrors:
             (lambda: MLP(dim=0), "dim is 0"),
             (lambda: UNet(width=12), "width is 12.*multiple of 8"),
             (lambda: UNet(multipliers=()), "multipliers is"),
-            (lambda: UNet(blocks=0), "blocks 0"),
+            (lambda: UNet(blocks=0), "blocks is 0"),
             (lambda: build({"name": "vit"}), "'vit'.*mlp.*unet"),
             (lambda: build({"name": "mlp", "colour": 1}), "colour"),
             (lambda: build(None), "config is None; it must be a dictionary"),

@@ -1,25 +1,35 @@
-"""Networks model(x_t, t) -> prediction, and how a checkpoint rebuilds one.
+"""Networks model(x_t, t, labels=None) -> prediction, and how a checkpoint rebuilds one.
 
-Each network carries ``config``, a dictionary of plain numbers that JSON can hold; ``build(config)``
+Each network carries ``config``, a dictionary of plain values that JSON can hold; ``build(config)``
 makes an untrained twin. Any other callable with the same signature works everywhere in the library.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
-from torch import nn
-
+from .dit import DiT
 from .mlp import MLP
+from .network import Network
 from .time_embedding import time_embedding
 from .unet import UNet
 
-__all__ = ["MLP", "NETWORKS", "UNet", "build", "default_network", "time_embedding"]
+__all__ = [
+    "MLP",
+    "NETWORKS",
+    "DiT",
+    "Network",
+    "UNet",
+    "build",
+    "default_network",
+    "time_embedding",
+]
 
-NETWORKS: dict[str, type[nn.Module]] = {"mlp": MLP, "unet": UNet}
+NETWORKS: dict[str, type[Network]] = {"mlp": MLP, "unet": UNet, "dit": DiT}
 
 
-def build(config: dict) -> nn.Module:
+def build(config: dict[str, Any]) -> Network:
     """The untrained network that config describes, e.g. ``{"name": "mlp", "dim": 2}``.
 
     Raises:
@@ -37,21 +47,26 @@ def build(config: dict) -> nn.Module:
         raise ValueError(f"network {name!r} cannot be built from {options}: {error}.") from None
 
 
-def default_network(shape: Sequence[int]) -> nn.Module:
+def default_network(shape: Sequence[int], **options: Any) -> Network:
     """A network of sensible size for samples of this shape: (d,) vectors or (C, H, W) images.
 
-    Images are halved while both sides stay even and above 4, so that attention sees few pixels.
+    Vectors get an `MLP`, images a `UNet` that halves them while both sides stay even and above 4,
+    so that attention sees few pixels.
+
+    Args:
+        shape: of one sample.
+        options: further options of that network, such as ``classes=10``.
 
     Raises:
-        ValueError: the shape is neither, or an image is too large for attention and cannot be
-            halved any further.
+        ValueError: the shape is neither, an image is too large for attention and cannot be
+            halved any further, or an option is not one that the network takes.
     """
     if len(shape) not in (1, 3) or not all(isinstance(n, int) and n > 0 for n in shape):
         raise ValueError(
             f"shape is {tuple(shape)}; it must be (d,) or (C, H, W), positive integers."
         )
     if len(shape) == 1:
-        return MLP(dim=shape[0])
+        return build({"name": "mlp", "dim": shape[0], **options})
     channels, height, width = shape
     multipliers = [1]
     while height % 2 == width % 2 == 0 and min(height, width) > 4:
@@ -62,4 +77,4 @@ def default_network(shape: Sequence[int]) -> nn.Module:
             f"images of {shape[1]} x {shape[2]} pixels can be halved only to {height} x {width}; "
             "resize them so that both sides are multiples of 8 or 16."
         )
-    return UNet(channels=channels, multipliers=multipliers)
+    return build({"name": "unet", "channels": channels, "multipliers": multipliers, **options})

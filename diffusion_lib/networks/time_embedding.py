@@ -38,10 +38,16 @@ def time_embedding(t: Tensor, dim: int, max_period: float = 10_000.0) -> Tensor:
         )
     dtype = torch.float32 if t.device.type == "mps" else torch.float64
     half = dim // 2
-    i = torch.arange(half, dtype=dtype, device=t.device)
-    angles = t.to(dtype)[:, None] * clock_frequency(i, half, max_period)
+    angles = t.to(dtype)[:, None] * frequencies(half, max_period, dtype, t.device)
     zero = angles.new_zeros(len(t), dim % 2)
     return torch.cat([angles.cos(), angles.sin(), zero], dim=1).float()
+
+
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator, unused-ignore]
+def frequencies(half: int, max_period: float, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """All angular frequencies, shape (half,); a compiled network holds them as a constant."""
+    row: Tensor = clock_frequency(torch.arange(half, dtype=dtype, device=device), half, max_period)
+    return row
 
 
 def distinct_times(t: Tensor) -> Tensor:
