@@ -217,7 +217,7 @@ class TestErrors:
         """Before anything is trained or drawn."""
         monkeypatch.chdir(tmp_path)
         monkeypatch.setattr(Trainer, "train", None)
-        monkeypatch.setattr(samplers, "_evaluating", None)
+        monkeypatch.setattr(samplers, "evaluating", None)
         (tmp_path / "folder").mkdir()
         (tmp_path / "file").touch()
         assert main(arguments) == 2
