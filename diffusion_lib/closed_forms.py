@@ -11,7 +11,7 @@ not. Every Gaussian is isotropic; a formula holds coordinate by coordinate, so a
 
 Papers: [DDPM] Ho et al. 2020, [DDIM] Song et al. 2021, [iDDPM] Nichol and Dhariwal 2021,
 [PD] Salimans and Ho 2022, [VDM] Kingma et al. 2021, [LDM] Rombach et al. 2022, [Chen] Chen 2023,
-[Analytic-DPM] Bao et al. 2022.
+[Analytic-DPM] Bao et al. 2022, [DPM++] Lu et al. 2022, [Lin] Lin et al. 2024.
 """
 
 from __future__ import annotations
@@ -63,6 +63,14 @@ def exp(x: Number) -> Number:
     return _library_of(x).exp(x)
 
 
+def erf(x: Number) -> Number:
+    """The error function, (2/√π) ∫₀ˣ exp(-u²) du."""
+    library = _library_of(x)
+    if library.__name__ == "numpy":
+        from scipy import special as library  # NumPy itself has none
+    return library.erf(x)
+
+
 # --- Gaussians ------------------------------------------------------------------------------------
 
 
@@ -85,6 +93,28 @@ def normal_log_density(x: Number, mean: Number, variance: Number) -> Number:
     """
     pi = _library_of(variance, x, mean).pi
     return -(log(2 * pi * variance) + (x - mean) ** 2 / variance) / 2
+
+
+def log_bin_probability(low: Number, high: Number) -> Number:
+    r""":math:`\log\big(\Phi(b)-\Phi(a)\big)`, the standard normal law's share of a bin, in nats.
+
+    .. math:: \Phi(b)-\Phi(a)=\tfrac12\Big(\operatorname{erf}\frac b{\sqrt2}
+              -\operatorname{erf}\frac a{\sqrt2}\Big)
+
+    Needs a < b; either may be infinite. Tensors stay exact far out in both tails, where the
+    difference itself is 0 in floating point. The decoder of 8-bit images; source: [DDPM] eq. 13.
+    """
+    library = _library_of(low, high)
+    if library.__name__ != "torch":
+        return log((erf(high / library.sqrt(2)) - erf(low / library.sqrt(2))) / 2)
+    # The law is symmetric: of the two tails take the one in which the bin lies, and there
+    # log(P - p) = log P + log(1 - p/P) of two numbers that are logarithms already.
+    right = low + high > 0
+    log_p, log_P = (
+        library.special.log_ndtr(library.where(right, -mirrored, x))
+        for x, mirrored in ((low, high), (high, low))
+    )
+    return log_P + library.log(-library.expm1(log_p - log_P))
 
 
 def normal_score(x: Number, mean: Number, variance: Number) -> Number:
@@ -176,6 +206,14 @@ def snr(alpha_bar_t: Number) -> Number:
     In the bound in chapter 05 (claims L7, L12).
     """
     return alpha_bar_t / (1 - alpha_bar_t)
+
+
+def half_log_snr(alpha_bar_t: Number) -> Number:
+    r""":math:`\lambda_t=\tfrac12\log\frac{\bar\alpha_t}{1-\bar\alpha_t}`, the clock of [DPM++].
+
+    It runs from minus infinity (pure noise) to plus infinity (data).
+    """
+    return log(snr(alpha_bar_t)) / 2
 
 
 # --- The posterior q(x_s | x_t, x_0) --------------------------------------------------------------
@@ -398,6 +436,28 @@ def ddim_sigma(eta: Number, alpha_bar_s: Number, alpha_bar_t: Number) -> Number:
     Proved in chapter 10 (claims I2, I7, I8, I9, I14).
     """
     return eta * sqrt(posterior_variance(alpha_bar_s, alpha_bar_t))
+
+
+def extrapolated_x_0(
+    x_0: Number,
+    x_0_before: Number,
+    alpha_bar_before: Number,
+    alpha_bar_t: Number,
+    alpha_bar_s: Number,
+) -> Number:
+    r"""The predicted data where the step from t to s is half done, by the last two predictions.
+
+    .. math:: \hat x_0+\frac{\lambda_s-\lambda_t}{2\,(\lambda_t-\lambda_{\text{before}})}\,
+              (\hat x_0-\hat x_0^{\text{before}})
+
+    On the straight line through both, in the clock `half_log_snr`, this is the value in the middle
+    of the step. DDIM's step with it is the second-order multistep solver DPM-Solver++ (2M); source:
+    [DPM++] algorithm 2.
+    """
+    before, here, there = (
+        half_log_snr(level) for level in (alpha_bar_before, alpha_bar_t, alpha_bar_s)
+    )
+    return x_0 + (there - here) / (2 * (here - before)) * (x_0 - x_0_before)
 
 
 def ddim_forward(
@@ -651,6 +711,20 @@ def cosine_alpha_bar(t: Number, T: Number, s: Number) -> Number:
 
 
 # --- The network's clock --------------------------------------------------------------------------
+
+
+def zero_terminal_alpha_bar(
+    alpha_bar_t: Number, alpha_bar_1: Number, alpha_bar_T: Number
+) -> Number:
+    r"""A schedule rescaled so that its last level is pure noise.
+
+    .. math:: \sqrt{\bar\alpha'_t}=\sqrt{\bar\alpha_1}\;
+              \frac{\sqrt{\bar\alpha_t}-\sqrt{\bar\alpha_T}}{\sqrt{\bar\alpha_1}-\sqrt{\bar\alpha_T}}
+
+    The first level stays what it is, the last becomes 0. Source: [Lin] algorithm 1.
+    """
+    first, last = sqrt(alpha_bar_1), sqrt(alpha_bar_T)
+    return (first * (sqrt(alpha_bar_t) - last) / (first - last)) ** 2
 
 
 def clock_frequency(i: Number, half: Number, max_period: Number) -> Number:

@@ -70,3 +70,22 @@ def get_prediction(name: str) -> Prediction:
     if name not in PREDICTIONS:
         raise ValueError(f"prediction is {name!r}; it must be one of {', '.join(PREDICTIONS)}.")
     return PREDICTIONS[name]
+
+
+def check_readable(kind: Prediction, alpha_bar_T: float) -> None:
+    """Raise ValueError if the data cannot be read off this prediction at the noisiest level."""
+    if alpha_bar_T == 0 and kind.name in ("eps", "score"):
+        raise ValueError(
+            f"prediction is {kind.name!r}, but the schedule ends in pure noise (alpha_bar_T = 0), "
+            "where no x_0 can be read off it; train and sample with prediction 'v' or 'x_0'."
+        )
+
+
+def learned_variance(v: Number, alpha_bar_s: Number, alpha_bar_t: Number) -> Number:
+    r"""The variance of a step from what the network says of it, v in about -1..1.
+
+    -1 is :math:`\tilde\beta`, 1 is β, and between them the logarithm is interpolated. Source:
+    Nichol and Dhariwal 2021, eq. 15.
+    """
+    share = (v + 1) / 2
+    return closed_forms.exp(closed_forms.interpolated_log_variance(share, alpha_bar_s, alpha_bar_t))

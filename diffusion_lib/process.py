@@ -98,6 +98,17 @@ def network_times(schedule: NoiseSchedule, t: Tensor) -> Tensor:
     return _on_device(schedule, "times", torch.int64, t.device)[t]
 
 
+def levels_at(schedule: NoiseSchedule, t: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
+    r""":math:`\bar\alpha_s,\bar\alpha_t` of the steps t ≥ 1, which are not checked, by row of like.
+
+    In float64, because :math:`1-\bar\alpha` has few digits in float32; MPS has none.
+    """
+    working = torch.float32 if like.device.type == "mps" else torch.float64
+    table = _on_device(schedule, "alpha_bar", working, like.device)
+    rows = (-1, *(1,) * (like.ndim - 1))
+    return table[t - 1].reshape(rows), table[t].reshape(rows)
+
+
 def check_steps(schedule: NoiseSchedule, t: Tensor, x: Tensor, least: int) -> None:
     """Raise ValueError unless t holds one step of ``least``..T for each row of x."""
     if t.dtype not in (torch.int64, torch.int32) or t.shape != x.shape[:1]:

@@ -23,7 +23,7 @@ _DIGITS = 30  # of the products behind a table; every entry is then the float64 
 
 
 class NoiseSchedule:
-    r"""An immutable table :math:`\bar\alpha_0=1>\bar\alpha_1>\dots>\bar\alpha_T>0` in float64.
+    r"""An immutable table :math:`\bar\alpha_0=1>\bar\alpha_1>\dots>\bar\alpha_T\ge0` in float64.
 
     Attributes:
         alpha_bar: shape (T+1,), float64, read-only; index t means t.
@@ -31,10 +31,12 @@ class NoiseSchedule:
             ``times[0] == 0``. A subsequence keeps the times of the schedule it was taken from.
         T: the number of steps.
 
-    ``NoiseSchedule(alpha_bar)`` takes the table itself, :math:`\bar\alpha_0=1` included.
+    ``NoiseSchedule(alpha_bar)`` takes the table itself, :math:`\bar\alpha_0=1` included. A last
+    level of 0 is pure noise, from which no data can be read off: there a network must predict v or
+    x_0 (see `zero_terminal`).
 
     Raises:
-        ValueError: if the table does not start at 1, leaves (0, 1], or does not decrease strictly;
+        ValueError: if the table does not start at 1, leaves [0, 1], or does not decrease strictly;
             if the times do not start at 0, do not increase strictly, or differ in number.
     """
 
@@ -52,12 +54,7 @@ class NoiseSchedule:
             )
         if table[0] != 1:
             raise ValueError(f"alpha_bar[0] is {table[0]}; alpha_bar_0 = 1 is part of the table.")
-        _demand(
-            table > 0,
-            "alpha_bar",
-            table,
-            "must be a number above 0: the data are read off by dividing by its root",
-        )
+        _demand(table >= 0, "alpha_bar", table, "must be a number of 0 or more")
         _demand(np.diff(table, prepend=2.0) < 0, "alpha_bar", table, "must be below the one before")
         if times is None:
             times = np.arange(len(table))
@@ -216,6 +213,23 @@ class NoiseSchedule:
         _demand(good, "betas", betas, "must lie strictly between 0 and 1")
         with mpmath.workdps(_DIGITS):
             return cls([float(level) for level in closed_forms.alpha_bar_table(betas)])
+
+    def zero_terminal(self) -> NoiseSchedule:
+        r"""The schedule rescaled so that :math:`\bar\alpha_T=0`: it ends in pure noise.
+
+        Each root of :math:`\bar\alpha_t` is shifted and stretched so that the first level stays
+        and the last becomes 0 (Lin et al. 2024, algorithm 1). Train and sample with
+        ``prediction="v"`` or "x_0": a predicted ε or score says nothing about the data there.
+
+        Raises:
+            ValueError: if there is one step only, which cannot be first and last.
+        """
+        _demand_steps(self.T, least=2)
+        with mpmath.workdps(_DIGITS):
+            levels = [mpmath.mpf(level) for level in self.alpha_bar[1:].tolist()]
+            ends = levels[0], levels[-1]
+            rescaled = [closed_forms.zero_terminal_alpha_bar(level, *ends) for level in levels]
+            return NoiseSchedule([1.0, *(float(level) for level in rescaled)], self.times)
 
     # --- Subsequences -----------------------------------------------------------------------------
 

@@ -1,6 +1,7 @@
 """One formula, every kind of number: SymPy, mpmath, NumPy, torch and Python agree."""
 
 import inspect
+import math
 
 import mpmath
 import numpy as np
@@ -16,6 +17,9 @@ from diffusion_lib.verify import interval, noise_levels, prove, sampled
 VALUES = {
     "alpha_bar_s": sp.Rational(3, 4),
     "alpha_bar_t": sp.Rational(2, 5),
+    "alpha_bar_1": sp.Rational(9, 10),
+    "alpha_bar_T": sp.Rational(1, 9),
+    "alpha_bar_before": sp.Rational(1, 8),
     "beta": sp.Rational(1, 7),
     "sigma": sp.Rational(1, 3),
     "variance": sp.Rational(5, 7),
@@ -47,7 +51,7 @@ PLAIN = [
     and function.__module__ == cf.__name__
     and not name.startswith("_")
     and name not in ("draw", "gaussian_kl", "alpha_bar_table", "coefficients")
-    and name not in ("sqrt", "log", "exp")
+    and name not in ("sqrt", "log", "exp", "erf")
 ]
 KINDS = {
     "float": float,
@@ -244,3 +248,41 @@ def test_the_logarithm_of_the_integer_one_is_the_integer_zero():
 def test_pi_stays_exact_when_only_the_variance_is_a_symbol():
     v = sp.Symbol("v", positive=True)
     assert sp.simplify(cf.normal_log_density(0, 0, v) + sp.log(2 * sp.pi * v) / 2) == 0
+
+
+@pytest.mark.parametrize(
+    ("low", "high"),
+    [(-1, 1), (0.3, 0.31), (-40, -39.9), (39.9, 40), (-math.inf, -30), (30, math.inf), (5, 5.004)],
+)
+def test_the_share_of_a_bin_is_exact_in_both_tails(low, high):
+    got = cf.log_bin_probability(*(torch.tensor(x, dtype=torch.float64) for x in (low, high)))
+    with mpmath.workdps(50):
+        # The tail in which nothing cancels.
+        a, b = (-high, -low) if low + high > 0 else (low, high)
+        want = mpmath.log(mpmath.ncdf(mpmath.mpf(b)) - mpmath.ncdf(mpmath.mpf(a)))
+        assert abs(float(got) / want - 1) < 1e-12
+
+
+def test_the_extrapolated_prediction_is_the_line_at_half_the_step():
+    with mpmath.workdps(50):
+        before, here, there = mpmath.mpf("0.1"), mpmath.mpf("0.3"), mpmath.mpf("0.4")
+        clock = [mpmath.log(mpmath.sqrt(a) / mpmath.sqrt(1 - a)) for a in (before, here, there)]
+        middle = (clock[1] + clock[2]) / 2
+        line = lambda clock: 3 - 7 * clock  # noqa: E731
+        got = cf.extrapolated_x_0(line(clock[1]), line(clock[0]), before, here, there)
+        assert abs(got - line(middle)) < 1e-45
+
+
+def test_rescaling_to_zero_terminal_keeps_the_first_level_and_the_spacing_of_roots():
+    with mpmath.workdps(50):
+        levels = [mpmath.mpf(n) / 10 for n in (9, 6, 3, 1)]
+        got = [cf.zero_terminal_alpha_bar(a, levels[0], levels[-1]) for a in levels]
+        assert abs(got[0] - levels[0]) < 1e-48
+        assert got[-1] == 0
+        ratio = (mpmath.sqrt(got[1]) - mpmath.sqrt(got[2])) / (
+            mpmath.sqrt(levels[1]) - mpmath.sqrt(levels[2])
+        )
+        assert (
+            abs(mpmath.sqrt(got[2]) - ratio * (mpmath.sqrt(levels[2]) - mpmath.sqrt(levels[3])))
+            < 1e-48
+        )

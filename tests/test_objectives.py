@@ -383,7 +383,7 @@ BAD_BOUNDS = [
     ({"prediction": "noise"}, "prediction is 'noise'; it must be one of eps, x_0, v"),
     ({"x_0": torch.zeros(4, dtype=torch.int64)}, "x_0 is torch.int64"),
     ({"x_0": torch.zeros(0, 2)}, "x_0 has no rows"),
-    ({"schedule": NoiseSchedule([1.0, 1 - 2e-16, 0.5, 1e-320])}, "too close"),
+    ({"schedule": NoiseSchedule([1.0, 1 - 2e-16, 0.5, 1e-320])}, "too close to each other or to 0"),
 ]
 
 

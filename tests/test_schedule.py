@@ -62,6 +62,27 @@ def test_scaled_linear_table_has_betas_whose_roots_are_even():
 
 
 @pytest.mark.parametrize("name", ["linear", "scaled_linear", "cosine", "sigmoid"])
+def test_zero_terminal_is_lin_et_als_algorithm_in_50_digits(name):
+    """Roots shifted by the last, then scaled so that the first is what it was."""
+    schedule = getattr(NoiseSchedule, name)(50)
+    rescaled = schedule.zero_terminal()
+    assert rescaled.alpha_bar[50] == 0
+    assert rescaled.alpha_bar[0] == 1
+    assert rescaled.beta[50] == 1
+    with mpmath.workdps(50):
+        roots = [mpmath.sqrt(mpmath.mpf(a)) for a in schedule.alpha_bar[1:].tolist()]
+        scale = roots[0] / (roots[0] - roots[-1])
+        truth = [((root - roots[-1]) * scale) ** 2 for root in roots[:-1]]
+        pairs = zip(rescaled.alpha_bar[1:-1].tolist(), truth, strict=True)
+        assert max(abs(got / want - 1) for got, want in pairs) < 1.2e-16
+    assert rescaled.zero_terminal() == rescaled
+    strided = rescaled.strided(7)
+    assert strided.alpha_bar[-1] == 0
+    with pytest.raises(ValueError, match="T is 1"):
+        schedule.strided(1).zero_terminal()
+
+
+@pytest.mark.parametrize("name", ["linear", "scaled_linear", "cosine", "sigmoid"])
 def test_every_schedule_has_a_thousand_steps_unless_said(name):
     assert getattr(NoiseSchedule, name)().T == 1000
 
@@ -178,7 +199,8 @@ def test_a_schedule_cannot_be_changed():
         (lambda: NoiseSchedule.from_betas([]), "betas has shape"),
         (lambda: NoiseSchedule([0.9, 0.5]), "alpha_bar_0 = 1"),
         (lambda: NoiseSchedule([1.0, 0.5, 0.6]), r"alpha_bar\[2\] is 0.6"),
-        (lambda: NoiseSchedule([1.0, 0.5, 0.0]), r"alpha_bar\[2\] is 0"),
+        (lambda: NoiseSchedule([1.0, 0.5, -0.1]), r"alpha_bar\[2\] is -0.1"),
+        (lambda: NoiseSchedule([1.0, 0.0, 0.0]), r"alpha_bar\[2\] is 0"),
         (lambda: NoiseSchedule([1.0, 0.5], times=[0, 0]), r"times\[1\] is 0"),
         (lambda: NoiseSchedule([1.0, 0.5], times=[1, 2]), r"times\[0\] is 1"),
         (lambda: NoiseSchedule([1.0, 0.5], times=[0, 1, 2]), "times has shape"),

@@ -110,7 +110,8 @@ def test_notebook_runs_alone(path, clean_python, outside):
     program = (
         "import nbformat, sys; from nbclient import NotebookClient; "
         "notebook = nbformat.read(sys.argv[1], 4); "
-        "NotebookClient(notebook, timeout=600, kernel_name='python3', coalesce_streams=True).execute(); "
+        "options = dict(timeout=600, kernel_name='python3', coalesce_streams=True); "
+        "NotebookClient(notebook, **options).execute(); "
         "nbformat.write(notebook, sys.argv[1])"
     )
     run(clean_python, "-c", program, path.name)
