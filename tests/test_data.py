@@ -1,9 +1,14 @@
-"""Data: exact scaling, seeded toy sets with the geometry they claim, and errors that say why."""
+"""Data: exact scaling, once; toy sets with the geometry they claim; arrays too large to read.
+
+tests/test_data_files.py has the files.
+"""
+
+import warnings
+from fractions import Fraction
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 from sklearn.datasets import load_digits
 
 from diffusion_lib import data
@@ -18,6 +23,28 @@ class TestScaling:
         assert x[255] == 1
         assert np.array_equal(data.to_bytes(x), values)
 
+    def test_correctly_rounded(self) -> None:
+        """float(Fraction) is correctly rounded; no float64 near it rounds to another float32."""
+        x = data.from_bytes(np.arange(256, dtype=np.uint8))
+        truth = [np.float32(float(Fraction(2 * v - 255, 255))) for v in range(256)]
+        assert x.tolist() == [float(value) for value in truth]
+
+    @pytest.mark.parametrize("dtype", [np.int64, np.int8, np.uint16, np.float32, np.bool_])
+    def test_only_bytes_are_scaled(self, dtype) -> None:
+        with pytest.raises(ValueError, match=f"type {np.dtype(dtype)}; they must be 8-bit"):
+            data.from_bytes(np.ones((2, 2), dtype))
+
+    def test_never_twice_in_either_direction(self) -> None:
+        values = np.arange(256, dtype=np.uint8)
+        with pytest.raises(ValueError, match="type float32; they must be 8-bit"):
+            data.from_bytes(data.from_bytes(values).numpy())
+        with pytest.raises(ValueError, match=r"type torch\.uint8; it must be floating point"):
+            data.to_bytes(torch.from_numpy(values))
+
+    def test_nan_has_no_value(self) -> None:
+        with pytest.raises(ValueError, match="not a number"):
+            data.to_bytes(torch.tensor([0.0, torch.nan]))
+
     def test_out_of_range_is_clipped(self) -> None:
         assert data.to_bytes(torch.tensor([-3.0, 3.0])).tolist() == [0, 255]
 
@@ -31,6 +58,9 @@ class TestDigits:
 
     def test_labels_belong_to_the_images(self) -> None:
         assert torch.equal(data.digit_labels(), torch.from_numpy(load_digits().target))
+        found = data.load_labelled("digits")
+        assert torch.equal(found.samples, data.digits())
+        assert torch.equal(found.labels, data.digit_labels())
 
 
 @pytest.mark.parametrize("name", data.TOYS)
@@ -78,6 +108,52 @@ class TestToyGeometry:
         assert len(inner) == len(outer)
 
 
+class TestToyLabels:
+    """Each label must say something about its own point that is true of it alone."""
+
+    def test_ring(self) -> None:
+        x, labels = data.load_labelled("ring")
+        spot = (torch.atan2(x[:, 1], x[:, 0]) / (torch.pi / 4)).round().long() % 8
+        assert torch.equal(spot, labels)
+        assert torch.equal(data.ring_labels(50, seed=7, modes=3), self.nearest_of_three(50, 7))
+
+    def nearest_of_three(self, count, seed) -> torch.Tensor:
+        x = data.ring(count, seed=seed, modes=3)
+        angle = torch.atan2(*(x - (x.amin(0) + x.amax(0)) / 2).flip(1).unbind(1))
+        centres = torch.tensor([0, 2, -2]) * torch.pi / 3
+        return (angle[:, None] - centres).abs().argmin(1)
+
+    def test_circles(self) -> None:
+        x, labels = data.load_labelled("circles")
+        assert torch.equal(labels, (x.norm(dim=1) < x.norm(dim=1).mean()).long())
+
+    def test_moons(self) -> None:
+        """Before they were moved and scaled alike, one moon was on a circle around the origin and
+        the other on one around (1, 1/2)."""
+        x, labels = data.load_labelled("moons")
+        y = x.double()
+        upper, lower = y[labels == 0], y[labels == 1]
+        scale = (upper[:, 0].max() - upper[:, 0].min()) / 2
+        low, high = upper.amin(0), upper.amax(0)
+        centre = torch.stack([(low[0] + high[0]) / 2, high[1] - scale])
+        other = centre + scale * torch.tensor([1.0, 0.5])
+        for points, middle in ((upper, centre), (lower, other)):
+            assert ((points - middle).norm(dim=1) / scale - 1).abs().max() < 0.4
+
+    @pytest.mark.parametrize("name", ["moons", "circles", "ring"])
+    def test_type_and_seed(self, name) -> None:
+        labels = data.LABELS[name](100, seed=3)
+        assert (labels.dtype, labels.shape) == (torch.int64, (100,))
+        assert torch.equal(labels, data.LABELS[name](100, seed=3))
+        assert not torch.equal(labels, data.LABELS[name](100, seed=4))
+
+    @pytest.mark.parametrize("name", ["spiral", "checkerboard"])
+    def test_no_classes_no_labels(self, name) -> None:
+        samples, labels = data.load_labelled(name)
+        assert torch.equal(samples, data.TOYS[name]())
+        assert labels is None
+
+
 class TestArrays:
     def test_floats_are_not_touched(self) -> None:
         array = np.random.default_rng(0).normal(7, 3, (10, 4))
@@ -86,6 +162,34 @@ class TestArrays:
     def test_float_images_are_not_scaled_again(self) -> None:
         once = data.from_array(np.arange(64, dtype=np.uint8).reshape(1, 8, 8))
         assert torch.equal(data.from_array(once.numpy()), once)
+
+    def test_an_array_is_not_shared(self) -> None:
+        array = np.zeros((4, 2), np.float32)
+        x = data.from_array(array)
+        array[:] = 7
+        assert x.abs().max() == 0
+
+    @pytest.mark.parametrize("dtype", [np.float16, np.float64, ">f4", ">f8"])
+    def test_every_float_becomes_float32(self, dtype) -> None:
+        array = np.array([[0.5, -0.25], [3, 2]], dtype)
+        x = data.from_array(array)
+        assert x.dtype == torch.float32
+        assert x.tolist() == [[0.5, -0.25], [3, 2]]
+
+    def test_images_scaled_to_0_1_are_taken_with_a_warning(self) -> None:
+        """torchvision's ToTensor leaves them so; they may be meant, and are never changed."""
+        array = np.random.default_rng(0).random((5, 3, 4, 4), np.float32)
+        with pytest.warns(UserWarning, match=r"images from .* to 0\.9.*ToTensor.*2 \* array - 1"):
+            assert np.array_equal(data.from_array(array), array)
+        for quiet in (2 * array - 1, array.reshape(5, -1), np.zeros((2, 3, 4, 4), np.float32)):
+            with warnings.catch_warnings():
+                warnings.simplefilter("error")
+                assert np.array_equal(data.from_array(quiet), quiet)
+
+    def test_bright_bytes_are_no_unscaled_floats(self) -> None:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            assert data.from_array(np.full((2, 4, 4), 255, np.uint8)).unique().tolist() == [1]
 
     @pytest.mark.parametrize("channels", [1, 3])
     def test_layouts_of_images(self, channels) -> None:
@@ -115,107 +219,124 @@ class TestArrays:
             (np.zeros((2, 8, 8, 4)), r"\(2, 8, 8, 4\); put the 4 channels first"),
         ],
     )
-    @pytest.mark.filterwarnings("ignore:overflow")
+    @pytest.mark.filterwarnings("error")
     def test_errors(self, array, match) -> None:
         with pytest.raises(ValueError, match=match):
             data.from_array(array)
 
 
-class TestFiles:
-    def test_npy(self, tmp_path) -> None:
-        array = np.random.default_rng(0).normal(size=(10, 3)).astype(np.float32)
-        np.save(tmp_path / "x.npy", array)
-        assert torch.equal(data.load(tmp_path / "x.npy"), torch.from_numpy(array))
+class TestStored:
+    IMAGES = np.random.default_rng(0).integers(0, 256, (6, 5, 4, 3)).astype(np.uint8)
 
-    def test_pickles_are_refused(self, tmp_path) -> None:
-        np.save(tmp_path / "x.npy", np.array([{"a": 1}], dtype=object), allow_pickle=True)
-        with pytest.raises(ValueError, match=r"x\.npy is not a whole \.npy file of num") as error:
-            data.from_file(tmp_path / "x.npy")
-        assert "allow_pickle" not in str(error.value)  # nobody is told to load it unsafely
+    @pytest.mark.parametrize(
+        "array",
+        [
+            IMAGES,  # channels last
+            IMAGES.transpose(0, 3, 1, 2),
+            IMAGES[..., 0],
+            IMAGES[:, 0, :, 0],
+            IMAGES[..., :1],
+            IMAGES / 100.0 - 1,
+            (IMAGES / 100 - 1).astype(">f4"),
+            np.asfortranarray(IMAGES),
+        ],
+        ids=["last", "first", "grey", "vectors", "last grey", "floats", "big-endian", "fortran"],
+    )
+    def test_rows_are_those_of_the_tensor(self, array) -> None:
+        stored, whole = data.Stored(array), data.from_array(array)
+        assert stored.shape == whole.shape
+        assert stored.ndim == whole.ndim
+        assert len(stored) == len(whole) == 6
+        for rows in (torch.tensor([4, 0, 0, -1]), slice(1, 5, 2), slice(None), slice(3, 3), 2):
+            x = stored[rows]
+            assert x.dtype == torch.float32
+            assert x.is_contiguous()
+            assert torch.equal(x, whole[rows])
+        assert stored[torch.empty(0, dtype=torch.int64)].shape == (0, *whole.shape[1:])
 
-    def test_truncated_and_foreign(self, tmp_path) -> None:
-        np.save(tmp_path / "x.npy", np.zeros((100, 2)))
-        content = (tmp_path / "x.npy").read_bytes()
-        for broken in (content[:-5], content[:4], b"", b"hello", b"PK\x03\x04zip"):
-            (tmp_path / "y.npy").write_bytes(broken)
-            with pytest.raises(ValueError, match=r"y\.npy is not"):
-                data.from_file(tmp_path / "y.npy")
+    def test_floats_are_untouched_even_if_they_look_like_bytes(self) -> None:
+        array = np.arange(-4.0, 252).reshape(64, 4).astype(np.float32)
+        assert np.array_equal(data.Stored(array)[:], array)
 
-    def save_pictures(self, folder, mode, sizes) -> list[np.ndarray]:
-        rng = np.random.default_rng(0)
-        arrays = []
-        for i, (width, height) in enumerate(sizes):
-            shape = (height, width) if mode == "L" else (height, width, 3)
-            arrays.append(rng.integers(0, 256, shape).astype(np.uint8))
-            Image.fromarray(arrays[-1]).save(folder / f"{i:02d}.png")
-        return arrays
+    def test_only_the_rows_are_read(self) -> None:
+        array = np.full((1000, 2), np.nan)
+        array[np.linspace(0, 999, num=16, dtype=np.int64)] = 0.5  # at which it looks
+        array[10:20] = -0.5
+        stored = data.Stored(array, "points")  # a pass over all rows would meet one without values
+        assert torch.equal(stored[torch.arange(10, 20)], torch.full((10, 2), -0.5))
+        with pytest.raises(ValueError, match="points holds values that are not finite"):
+            stored[torch.tensor([10, 21])]
 
-    @pytest.mark.parametrize(("mode", "channels"), [("L", 1), ("RGB", 3)])
-    def test_folder(self, tmp_path, mode, channels) -> None:
-        arrays = self.save_pictures(tmp_path, mode, [(6, 4)] * 3)
-        (tmp_path / "notes.txt").write_text("not a picture")
-        x = data.load(tmp_path)
-        assert x.shape == (3, channels, 4, 6)
-        truth = np.stack(arrays).reshape(3, 4, 6, channels).transpose(0, 3, 1, 2)
-        assert np.array_equal(data.to_bytes(x), truth)
+    def test_the_array_stays_where_it_is(self) -> None:
+        array = np.zeros((4, 2), np.float32)
+        stored = data.Stored(array)
+        array[3] = 7
+        x = stored[torch.tensor([3])]
+        assert x.tolist() == [[7, 7]]
+        x.zero_()  # what was read is the reader's own
+        assert array[3].tolist() == [7, 7]
+        stored[2:4].fill_(5)
+        assert array[2:].tolist() == [[0, 0], [7, 7]]
 
-    def test_folder_of_many_sizes(self, tmp_path) -> None:
-        self.save_pictures(tmp_path, "RGB", [(6, 4), (8, 8)])
-        with pytest.raises(ValueError, match=r"00\.png is \(6, 4\).*01\.png is \(8, 8\)"):
-            data.from_folder(tmp_path)
-        assert data.from_folder(tmp_path, size=4).shape == (2, 3, 4, 4)
+    def test_unscaled_images_are_seen_at_once(self) -> None:
+        with pytest.raises(ValueError, match=r"images from 0 to 255; scale them"):
+            data.Stored(np.linspace(0, 255, 6400).reshape(100, 8, 8))
+        with pytest.warns(UserWarning, match="ToTensor"):
+            data.Stored(np.linspace(0, 1, 6400).reshape(100, 8, 8))
 
-    def test_folder_errors(self, tmp_path) -> None:
-        with pytest.raises(ValueError, match="holds no pictures"):
-            data.load(tmp_path)
-        (tmp_path / "a.png").write_bytes(b"nonsense")
-        with pytest.raises(ValueError, match=r"a\.png cannot be read"):
-            data.load(tmp_path)
+    @pytest.mark.parametrize(
+        "rows",
+        [torch.tensor([True] * 6), torch.tensor([0.0]), torch.tensor(1), torch.tensor([[0]]), "0"],
+        ids=["bool", "float", "scalar", "matrix", "text"],
+    )
+    def test_rows_of_another_kind(self, rows) -> None:
+        with pytest.raises(ValueError, match=r"rows is .*; it must be an int64 tensor \(B,\)"):
+            data.Stored(self.IMAGES)[rows]
 
-    def test_unknown_source_names_what_there_is(self) -> None:
-        with pytest.raises(ValueError, match=r"'mooons'.*digits, moons.*\.npy"):
-            data.load("mooons")
-        with pytest.raises(ValueError, match="size is 8"):
-            data.load("digits", size=8)
-        with pytest.raises(ValueError, match="size is 0; it must be a positive integer"):
-            data.from_folder(".", size=0)
+    def test_rows_that_are_not_there(self) -> None:
+        stored = data.Stored(self.IMAGES)
+        for rows in (torch.tensor([6]), torch.tensor([-7]), 6):
+            with pytest.raises(IndexError, match="out of bounds"):
+                stored[rows]
 
-    def test_a_name_goes_before_a_folder(self, tmp_path, monkeypatch) -> None:
-        monkeypatch.chdir(tmp_path)
-        (tmp_path / "digits").mkdir()
-        assert torch.equal(data.load("digits"), data.digits())
-        with pytest.raises(ValueError, match="digits holds no pictures"):
-            data.load("./digits")
+    def test_arrays_that_are_no_samples(self) -> None:
+        with pytest.raises(ValueError, match="type int64"):
+            data.Stored(np.zeros((3, 2), np.int64))
+        with pytest.raises(ValueError, match=r"shape \(0, 2\)"):
+            data.Stored(np.zeros((0, 2)))
 
-    def test_what_is_skipped_in_a_folder(self, tmp_path) -> None:
-        (array,) = self.save_pictures(tmp_path, "L", [(6, 4)])
-        (tmp_path / "x.png").mkdir()
-        (tmp_path / "._x.jpg").write_bytes(b"left by another system")
-        (tmp_path / "x.pdf").write_bytes(b"can be written as a picture, not read")
-        assert np.array_equal(data.to_bytes(data.load(tmp_path)), array[None, None])
+    def test_a_data_set_for_pytorch(self) -> None:
+        whole = data.from_array(self.IMAGES)
+        batches = list(torch.utils.data.DataLoader(data.Stored(self.IMAGES), batch_size=4))
+        assert torch.equal(torch.cat(batches), whole)
+        assert torch.equal(torch.stack(list(data.Stored(self.IMAGES))), whole)
 
-    @pytest.mark.parametrize("dtype", [np.uint16, np.int32, np.float32])
-    def test_more_than_8_bits_are_refused(self, tmp_path, dtype) -> None:
-        Image.fromarray(np.full((4, 4), 300, dtype)).save(tmp_path / "a.tif")
-        with pytest.raises(ValueError, match=r"a\.tif has more than 8 bits"):
-            data.from_folder(tmp_path)
 
-    def test_16_bit_png(self, tmp_path) -> None:
-        Image.fromarray(np.full((4, 4), 300, np.uint16)).save(tmp_path / "a.png")
-        with pytest.raises(ValueError, match=r"a\.png has more than 8 bits"):
-            data.from_folder(tmp_path)
+class TestLabels:
+    ARRAY = np.zeros((3, 2))
 
-    @pytest.mark.parametrize("mode", ["LA", "RGBA", "P"])
-    def test_transparency(self, tmp_path, mode) -> None:
-        """Refused where there is some, and no matter where every pixel is opaque."""
-        colours = np.random.default_rng(0).integers(1, 256, (4, 4)).astype(np.uint8)
-        picture = Image.fromarray(colours).convert(mode)
-        picture.save(tmp_path / "a.png")
-        assert np.array_equal(data.to_bytes(data.from_folder(tmp_path))[0, 0], colours)
-        if mode == "P":
-            picture.save(tmp_path / "a.png", transparency=int(np.asarray(picture)[0, 0]))
-        else:
-            picture.putpixel((0, 0), (9,) * (len(mode) - 1) + (100,))
-            picture.save(tmp_path / "a.png")
-        with pytest.raises(ValueError, match=r"a\.png is transparent"):
-            data.from_folder(tmp_path)
+    @pytest.mark.parametrize("dtype", [np.uint8, np.int16, ">i4", np.uint64])
+    def test_integers_of_every_width(self, dtype) -> None:
+        labels = data.labelled(self.ARRAY, np.array([2, 0, 200 % 128], dtype)).labels
+        assert labels.dtype == torch.int64
+        assert labels.tolist() == [2, 0, 72]
+
+    @pytest.mark.parametrize(
+        ("labels", "match"),
+        [
+            (
+                np.zeros(3),
+                r"the labels of mine are float64; they must be a NumPy array of integers",
+            ),
+            (np.array([True, False, True]), "are bool"),
+            ([0, 1, 2], "are list"),
+            (np.zeros(4, int), r"shape \(4,\), but there are 3 samples; it must be \(3,\)"),
+            (np.zeros((3, 1), int), r"shape \(3, 1\), but there are 3"),
+            (np.array([0, -1, 2]), "a label of mine is -1; it must be 0 or more"),
+            (np.array([0, 2**64 - 5, 2], np.uint64), "a label of mine is -5"),
+        ],
+        ids=["float", "bool", "list", "count", "column", "negative", "too large"],
+    )
+    def test_errors(self, labels, match) -> None:
+        with pytest.raises(ValueError, match=match):
+            data.labelled(self.ARRAY, labels, "mine")
