@@ -133,10 +133,10 @@ def modulated(h: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
 def position_embedding(rows: int, columns: int, dim: int, device: torch.device) -> Tensor:
     """Where each patch lies, row after row: float32 (rows · columns, dim), dim a multiple of 4.
 
-    The first half of a row of the result are sinusoids of the patch's row, the second half of its
-    column, those that `time_embedding` makes of a time.
+    Half of the numbers are sinusoids of the patch's row, half of its column, those that
+    `time_embedding` makes of a time.
     """
-    down, across = (
-        time_embedding(torch.arange(n, device=device), dim // 2) for n in (rows, columns)
-    )
-    return torch.cat([down.repeat_interleave(columns, dim=0), across.repeat(rows, 1)], dim=1)
+    sinusoids = time_embedding(torch.arange(max(rows, columns), device=device), dim // 2)
+    down = sinusoids[:rows].repeat_interleave(columns, dim=0)
+    across = sinusoids[:columns].repeat(rows, 1)
+    return torch.cat([down, across], dim=1)

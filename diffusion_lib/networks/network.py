@@ -37,8 +37,6 @@ class Network(nn.Module):
         self.condition = condition
         classes = config["classes"]
         self.label = None if classes is None else nn.Embedding(classes + 1, condition)
-        if self.label is not None:
-            nn.init.normal_(self.label.weight, std=0.02)
 
     def forward(self, x_t: Tensor, t: Tensor, labels: Tensor | None = None) -> Tensor:
         """x_t: (B, ...), t: (B,) int64, labels: (B,) int64 -> prediction: (B, ...).
