@@ -10,13 +10,14 @@ from __future__ import annotations
 import errno
 import gzip
 import math
+import os
 import re
 import struct
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Literal
+from typing import IO, TYPE_CHECKING, BinaryIO, Literal
 
 import numpy as np
 from tqdm import tqdm
@@ -59,11 +60,22 @@ def _reading(path: Path, expected: str) -> Iterator[None]:
     """Whatever a foreign or damaged file leads to inside the block is said in one sentence."""
     try:
         yield
+    except MemoryError:
+        raise
     except Exception as error:  # there is hardly one that a crafted header cannot lead to
         if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):
             raise  # the file cannot be read at all
         reason = " ".join(str(error).split()).rstrip(".") or "it ends too early"
-        raise ValueError(f"{path} is not a whole {expected} ({reason}).") from None
+        raise ValueError(f"{path} is not a whole {expected}: {reason}.") from None
+
+
+def _check_length(found: int, shape: tuple[int, ...], dtype: np.dtype) -> None:
+    promised = math.prod(shape) * dtype.itemsize
+    if found != promised:
+        raise ValueError(
+            f"it has {found} bytes of values, and a header that says shape {shape}, type {dtype}, "
+            f"which are {promised}"
+        )
 
 
 # --- NumPy's files ------------------------------------------------------------------------------
@@ -72,21 +84,24 @@ def _reading(path: Path, expected: str) -> Iterator[None]:
 def read_npy(path: str | Path) -> Found:
     """A ``.npy`` file, mapped; labels are in ``NAME_labels.npy`` beside ``NAME.npy``, if anywhere.
 
-    Format: `numpy.lib.format <https://numpy.org/doc/stable/reference/generated/numpy.lib.format>`_.
+    Format: `numpy.lib.format
+    <https://numpy.org/doc/stable/reference/generated/numpy.lib.format.html>`_.
     """
     path = Path(path)
     labels = path.with_name(f"{path.stem}_labels.npy")
-    return _mapped(path), _mapped(labels) if labels.is_file() else None
+    return _npy(path), _npy(labels) if labels.is_file() else None
 
 
-def _mapped(path: Path, start: int = 0, stop: int | None = None) -> np.ndarray:
-    """The array in the bytes start to stop of a file, read when it is used."""
+def _npy(path: Path) -> np.ndarray:
     with _reading(path, ".npy file of numbers, as numpy.save writes it"), open(path, "rb") as file:
-        file.seek(start)
-        shape, order, dtype = _npy_header(file)
-        there = (path.stat().st_size if stop is None else stop) - file.tell()
-        _check_length(there, shape, dtype)
-        return np.memmap(path, dtype, "r", file.tell(), shape, order)
+        return _mapped(file, path.stat().st_size)
+
+
+def _mapped(file: BinaryIO, stop: int) -> np.ndarray:
+    """The array that begins here in a file and ends at byte stop; it is read when it is used."""
+    shape, order, dtype = _npy_header(file)
+    _check_length(stop - file.tell(), shape, dtype)
+    return np.memmap(file, dtype, "r", file.tell(), shape, order)
 
 
 def _npy_header(file: IO[bytes]) -> tuple[tuple[int, ...], Literal["C", "F"], np.dtype]:
@@ -99,12 +114,6 @@ def _npy_header(file: IO[bytes]) -> tuple[tuple[int, ...], Literal["C", "F"], np
     if dtype.hasobject:
         raise ValueError("it holds Python objects")
     return shape, "F" if fortran else "C", dtype
-
-
-def _check_length(found: int, shape: tuple[int, ...], dtype: np.dtype) -> None:
-    promised = math.prod(shape) * dtype.itemsize
-    if found < promised:
-        raise ValueError(f"{found} bytes of values where {shape} of {dtype} take {promised}")
 
 
 # What the samples in an .npz file can be called, and their labels then.
@@ -145,11 +154,11 @@ def _member(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> np.ndarray:
     path = Path(archive.filename or "")
     with _reading(path, f".npz file with numbers in {info.filename}"):
         if info.compress_type == zipfile.ZIP_STORED:
-            with open(path, "rb") as file:  # the name is followed by the values, but for an extra
+            with open(path, "rb") as file:
                 file.seek(info.header_offset + 26)
-                lengths = struct.unpack("<2H", file.read(4))
-            start = info.header_offset + 30 + sum(lengths)
-            return _mapped(path, start, start + info.file_size)
+                name, extra = struct.unpack("<2H", file.read(4))  # lengths of what comes next
+                start = file.seek(name + extra, os.SEEK_CUR)
+                return _mapped(file, start + info.file_size)
         with archive.open(info) as member:
             shape, order, dtype = _npy_header(member)
             values = member.read()
@@ -182,7 +191,7 @@ def read_idx(path: str | Path) -> Found:
     lengths, 32 bits each; the values, the last dimension fastest. Highest byte first throughout.
 
     Source: LeCun, Cortes and Burges, `The MNIST database of handwritten digits
-    <https://yann.lecun.com/exdb/mnist/>`_.
+    <http://yann.lecun.com/exdb/mnist/>`_.
     """
     path = Path(path)
     if "images" not in path.name:
@@ -196,22 +205,22 @@ def read_idx(path: str | Path) -> Found:
 def _idx(path: Path) -> np.ndarray:
     content = _contents(path)
     magic = content[:4].tobytes()
-    if len(magic) < 4 or magic[:2] != b"\0\0" or magic[2] not in IDX_TYPES or magic[3] == 0:
+    if (
+        len(magic) < 4
+        or magic[:2] != b"\0\0"
+        or magic[2] not in IDX_TYPES
+        or not 1 <= magic[3] <= 4
+    ):
         raise ValueError(
             f"{path} starts with {magic.hex(' ') or 'nothing'}; an IDX file starts with 00 00, a "
-            "type 08, 09, or 0b to 0e, and a number of dimensions."
+            "type 08, 09, or 0b to 0e, and a number of dimensions 01 to 04."
         )
     start = 4 + 4 * magic[3]
     dtype = np.dtype(IDX_TYPES[magic[2]])
     with _reading(path, "IDX file"):
         shape = struct.unpack(f">{magic[3]}I", content[4:start].tobytes())
-    length = start + math.prod(shape) * dtype.itemsize
-    if len(content) != length:
-        raise ValueError(
-            f"{path} has {len(content)} bytes; an IDX file of "
-            f"{' x '.join(map(str, shape))} values of type {magic[2]:02x} has {length}."
-        )
-    return content[start:].view(dtype).reshape(shape)
+        _check_length(len(content) - start, shape, dtype)
+        return content[start:].view(dtype).reshape(shape)
 
 
 # The bytes before the pixels, and the number of classes that the last of them can be.
@@ -231,6 +240,8 @@ def read_cifar(path: str | Path) -> Found:
     """
     path = Path(path)
     files = _cifar_files(path) if path.is_dir() else [path]
+    if not files:
+        raise ValueError(f"{path} holds neither data_batch_1.bin and so on, nor train.bin.")
     images, labels = zip(*map(_cifar, files), strict=True)
     return np.concatenate(images), np.concatenate(labels)
 
