@@ -23,7 +23,8 @@ try:
     from .networks import default_network
     from .prediction import PREDICTIONS
     from .schedule import NoiseSchedule
-    from .training import Trainer, load_model, load_pretrained, pretrained_names
+    from .checkpoint import load_model, load_pretrained, pretrained_names
+    from .training import Trainer
 except KeyboardInterrupt:  # importing torch takes seconds
     raise SystemExit(130) from None
 

@@ -1,9 +1,15 @@
-r"""Training: minimise the simple loss with Adam, keep a moving average, and survive interruption.
+r"""Training: minimise an objective with Adam, keep a moving average, and survive interruption.
 
-A run is a function of its seed. The order of the data is a seeded permutation per epoch, so the
-step number alone says which samples come next; all noise comes from one random stream that the
-trainer keeps to itself. A checkpoint holds everything a run is made of, so a resumed run and one
-that never stopped agree in every bit (on one machine, with one thread count).
+A run is a function of its seed and settings. Everything random in a step, which samples, which
+steps t, which noise, which labels are dropped, is drawn for the whole batch by a generator that is
+seeded anew from the seed of the run and the number of the step. Nothing has to be remembered, so a
+resumed run and one that never stopped agree in every bit, and micro-batches and processes take
+slices of one batch, so the run is the same, up to the rounding of sums, however it is divided.
+
+The same bits need the same machine, torch release, device and number of threads: elsewhere sums
+are taken in another order, and another kind of device draws other noise from the same seed. On a
+GPU some of torch's kernels add in an order that varies, unless
+``torch.use_deterministic_algorithms(True)`` is set.
 
 The moving average of the weights, with which one samples, is
 
@@ -16,101 +22,92 @@ n the number of steps done before. The second entry lets a young average forget 
 from __future__ import annotations
 
 import copy
+import csv
 import hashlib
 import itertools
-import json
 import math
-import os
 import signal
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Protocol
 
-import safetensors
-import safetensors.torch
 import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from .networks import build
-from .objectives import simple_loss
-from .prediction import get_prediction
+from . import checkpoint
+from .checkpoint import bare, check_kind, is_whole, load_model, load_pretrained, resolve_device
+from .networks import Network
+from .objectives import OBJECTIVES
+from .prediction import check_readable, get_prediction
 from .schedule import NoiseSchedule
 
-FORMAT = "diffusion_lib 1"
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+__all__ = ["Samples", "Trainer", "load_model", "load_pretrained", "resolve_device"]
+
 BLOCK = 50  # steps between two looks at the losses, which are read from the device in one piece
-CHECKPOINTS = Path(__file__).parent / "checkpoints"
+PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
-def resolve_device(device: str | torch.device = "auto") -> torch.device:
-    """The device by name; "auto" is CUDA where there is one, else MPS, else the CPU.
+class Samples(Protocol):
+    """Samples that need not be in memory, such as data.Stored."""
 
-    Raises:
-        ValueError: there is no such device here.
-    """
-    count = {"cpu": 1}
-    if torch.cuda.is_available():
-        count["cuda"] = torch.cuda.device_count()
-    if torch.backends.mps.is_available():
-        count["mps"] = 1
-    if isinstance(device, str) and device == "auto":
-        device = list(count)[-1]
-    try:
-        resolved = torch.device(device)
-    except (RuntimeError, TypeError):
-        raise ValueError(f"device is {device!r}; it must be auto, {', '.join(count)}.") from None
-    if (resolved.index or 0) >= count.get(resolved.type, 0):
-        present = ", ".join(f"{kind}:{i}" for kind, n in count.items() for i in range(n))
-        raise ValueError(f"device is '{device}'; this machine has {present}.")
-    return resolved
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(N, ...), as of a tensor."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, rows: Tensor) -> Tensor:
+        """The samples of these rows, int64 on the CPU, as a float32 tensor on the CPU."""
 
 
-# --- the random stream of a run -----------------------------------------------------------------
+# --- what is random in a run --------------------------------------------------------------------
 
 
-def _random_state(device: torch.device) -> dict[str, Tensor]:
-    """The states of torch's generators for the CPU and the device, by device type."""
-    states = {"cpu": torch.get_rng_state()}
+def _number(seed: int, *place: object) -> int:
+    """A number below 2^56 that is decided by the seed and the place where it is used."""
+    digest = hashlib.sha256(" ".join(map(str, (seed, *place))).encode()).digest()
+    return int.from_bytes(digest[:7], "little")
+
+
+def _permutation(n: int, seed: int, epoch: int) -> Tensor:
+    """The order of the n samples in an epoch: int64 (n,), a function of (seed, epoch) alone."""
+    generator = torch.Generator().manual_seed(_number(seed, "order", epoch))
+    return torch.randperm(n, generator=generator)
+
+
+def _seed_generators(number: int, device: torch.device) -> None:
+    """Seed the generators that a network on this device may draw from, and no others."""
+    torch.default_generator.manual_seed(number)
     if device.type == "cuda":
-        states["cuda"] = torch.cuda.get_rng_state(device)
+        index = torch.cuda.current_device() if device.index is None else device.index
+        torch.cuda.default_generators[index].manual_seed(number)
     elif device.type == "mps":
-        states["mps"] = torch.mps.get_rng_state()
-    return states
-
-
-def _set_random_state(states: dict[str, Tensor], device: torch.device) -> None:
-    torch.set_rng_state(states["cpu"])
-    if device.type == "cuda":
-        torch.cuda.set_rng_state(states["cuda"], device)
-    elif device.type == "mps":
-        torch.mps.set_rng_state(states["mps"])
-
-
-def _seeded_random_state(seed: int, device: torch.device) -> dict[str, Tensor]:
-    """The states that torch.manual_seed would set, without touching any generator in use."""
-    kinds = dict.fromkeys(("cpu", device.type))
-    return {kind: torch.Generator(kind).manual_seed(seed).get_state() for kind in kinds}
+        torch.mps.manual_seed(number)
 
 
 @contextmanager
-def _random_stream(states: dict[str, Tensor], device: torch.device) -> Iterator[None]:
-    """Draw from states inside the block and keep how far it got; leave the caller's alone."""
-    outside = _random_state(device)
-    _set_random_state(states, device)
+def _generators_kept(device: torch.device) -> Iterator[None]:
+    """Leave the caller's random numbers as if nothing had been drawn inside the block."""
+    before = torch.get_rng_state()
+    if device.type == "cuda":
+        before_on_device = torch.cuda.get_rng_state(device)
+    elif device.type == "mps":
+        before_on_device = torch.mps.get_rng_state()
     try:
         yield
     finally:
-        states.update(_random_state(device))
-        _set_random_state(outside, device)
-
-
-def _permutation(n: int, seed: int, epoch: int, device: torch.device) -> Tensor:
-    """The order of the n samples in an epoch: int64 (n,), a function of (seed, epoch) alone."""
-    digest = hashlib.sha256(f"{seed} {epoch}".encode()).digest()
-    generator = torch.Generator().manual_seed(int.from_bytes(digest[:7], "little"))
-    return torch.randperm(n, generator=generator).to(device)
+        torch.set_rng_state(before)
+        if device.type == "cuda":
+            torch.cuda.set_rng_state(before_on_device, device)
+        elif device.type == "mps":
+            torch.mps.set_rng_state(before_on_device)
 
 
 @contextmanager
@@ -147,25 +144,45 @@ class Trainer:
     """Train model on data; ``train`` may be called again and again, ``save`` between the calls.
 
     Args:
-        model: any module model(x_t, t); moved to the device and trained in place.
+        model: any module model(x_t, t), or model(x_t, t, labels) where labels are given; moved to
+            the device and trained in place.
         schedule: the noise schedule.
         data: samples, (N, ...), floating point. Data that are float32 and on the device already
-            are used where they lie, not copied; leave them as they are while training.
+            are used where they lie, not copied; leave them as they are while training. Samples too
+            many for memory are any object with ``shape``, ``len`` and ``[rows]``: each batch is
+            read from it.
+        labels: the class of each sample, int64 (N,), or None. K classes are 0..K-1; K is what one
+            of our networks was made with, and for any other one more than the largest label.
+        objective: what is minimised: a name in objectives.OBJECTIVES.
         prediction: what the model predicts: "eps", "x_0", "v" or "score".
+        label_dropout: the share of labels replaced by K, "no label", so that the network learns
+            what classifier-free guidance compares; without labels there is nothing to replace.
         batch_size: samples per step. Batches run on across the ends of epochs, so every step has
             this many, also when it does not divide N or exceeds it.
+        accumulate: micro-batches into which a step divides its batch, one after the other, to need
+            less memory.
+        precision: of the network's arithmetic: "fp32", "bf16" or "fp16". Weights, loss, optimiser
+            and average are float32 always; with fp16 the gradient is scaled, and a step on which it
+            overflows changes no weight.
         learning_rate: of Adam, reached linearly over the first ``warmup`` steps.
         warmup: number of those steps.
         ema_decay: d of the moving average, in [0, 1).
-        gradient_clip: largest norm of the gradient, or None.
+        gradient_clip: largest norm of the gradient, or None. (math.inf changes no gradient, but its
+            norm is recorded.)
         seed: of the order of the data and of all noise. (The initial weights are the model's own:
             call ``torch.manual_seed`` before making it.)
         device: "auto", "cpu", "cuda" or "mps".
+        accelerator: an ``accelerate.Accelerator``, to train in all of its processes, on its device.
+            Each takes its slice of the batch; the first one alone shows bars and writes files.
 
     Attributes:
         ema: the averaged model, in eval mode; sample with this one.
         step: number of steps done.
         losses: the loss of every step done, float32, on the CPU.
+        gradient_norms: the norm of the gradient in every step done, before clipping, likewise; NaN
+            where gradient_clip is None, because nobody has looked.
+        saved: the path and step of the last checkpoint, or None.
+        writes: whether this process is the one that writes files.
 
     Raises:
         ValueError: an argument is not what is allowed; nothing has been moved or changed then.
@@ -175,20 +192,30 @@ class Trainer:
         self,
         model: nn.Module,
         schedule: NoiseSchedule,
-        data: Tensor,
+        data: Tensor | Samples,
         *,
+        labels: Tensor | None = None,
+        objective: str = "simple",
         prediction: str = "eps",
+        label_dropout: float = 0.1,
         batch_size: int = 128,
+        accumulate: int = 1,
+        precision: str = "fp32",
         learning_rate: float = 1e-3,
         warmup: int = 100,
         ema_decay: float = 0.999,
         gradient_clip: float | None = None,
         seed: int = 0,
         device: str | torch.device = "auto",
+        accelerator: Accelerator | None = None,
     ) -> None:
         self.settings: dict[str, Any] = {
+            "objective": objective,
             "prediction": prediction,
+            "label_dropout": label_dropout,
             "batch_size": batch_size,
+            "accumulate": accumulate,
+            "precision": precision,
             "learning_rate": learning_rate,
             "warmup": warmup,
             "ema_decay": ema_decay,
@@ -196,20 +223,47 @@ class Trainer:
             "seed": seed,
         }
         _check_settings(**self.settings)
-        _check_kind("model", model, nn.Module)
-        _check_kind("schedule", schedule, NoiseSchedule)
+        check_kind("model", model, nn.Module)
+        check_kind("schedule", schedule, NoiseSchedule)
+        check_readable(get_prediction(prediction), schedule.alpha_bar[-1])
         _check_data(data)
-        self.device = resolve_device(device)
+        _check_network(model, objective)
+        self._classes = _number_of_classes(model, labels, len(data))
+        processes, process = 1, 0
+        if accelerator is not None:
+            processes, process = accelerator.num_processes, accelerator.process_index
+        if batch_size < processes * accumulate:
+            raise ValueError(
+                f"batch_size is {batch_size}; it must be at least {processes * accumulate}, one "
+                f"sample for each of {accumulate} micro-batches in each of {processes} processes."
+            )
+        if accelerator is not None and device != "auto":
+            raise ValueError(f"device is {device!r}; the accelerator decides it, leave it out.")
+        self.device = resolve_device(device) if accelerator is None else accelerator.device
+        self.writes = accelerator is None or accelerator.is_main_process
         self.schedule = schedule
-        self.data = data.float().to(self.device)
+        self.data = data.float().to(self.device) if isinstance(data, Tensor) else data
+        # Rows are chosen where the data are.
+        self._home = self.device if isinstance(data, Tensor) else torch.device("cpu")
+        self.labels = None if labels is None else labels.to(self._home)
         self.model = model.to(self.device)
-        self.ema = copy.deepcopy(_bare(model)).eval().requires_grad_(False)
+        self._accelerator = accelerator
+        self._parts = _parts(batch_size, accumulate, processes, process, self.device)
+        # In several processes this gives all the weights of the first; then comes the average.
+        self._network = model if accelerator is None else accelerator.prepare_model(model)
+        self._predict = self._network if precision == "fp32" else self._in_low_precision
+        self._objective = OBJECTIVES[objective]
+        self.ema = copy.deepcopy(bare(model)).eval().requires_grad_(False)
         # One fused call updates all weights; the arithmetic is that of torch's default Adam.
         fused = self.device.type in ("cpu", "cuda")
         self.optimizer = torch.optim.Adam(model.parameters(), lr=learning_rate, fused=fused)
+        self._scaler = torch.amp.GradScaler(self.device.type, enabled=precision == "fp16")
         self.step = 0
         self.losses = torch.empty(0)
-        self._random = _seeded_random_state(seed, self.device)
+        self.gradient_norms = torch.empty(0)
+        self.saved: tuple[Path, int] | None = None
+        self._unknown = torch.tensor(math.nan)
+        self._generator = torch.Generator(self.device)
         self._order: tuple[int, Tensor] | None = None  # (epoch, its permutation)
 
     def train(
@@ -221,22 +275,24 @@ class Trainer:
     ) -> Tensor:
         """Do this many more steps and return their losses, float32 (steps,).
 
-        callback(trainer) runs after every 50 steps and after the last one; it may save, sample or
-        draw without changing the run.
+        callback(trainer) runs after every 50 steps and after the last one, in every process; it may
+        save, sample or draw without changing the run.
 
         Ctrl-C waits for the step at hand, and an error that the model raises undoes it: either
-        way the trainer is then a run of ``step`` steps, which may be saved or go on.
+        way the trainer is then a run of ``step`` steps, which may be saved or go on. (Several
+        processes wait for each other instead: when one stops, its launcher stops the others, and
+        the run is what was saved last.)
 
         Raises:
             ValueError: steps is not a positive integer.
             FloatingPointError: a loss is not finite. The steps before it stay recorded, but the
                 weights are spoiled, and save() refuses to write them over a good checkpoint.
         """
-        if not _is_whole(steps, 1):
+        if not is_whole(steps, 1):
             raise ValueError(f"steps is {steps!r}; it must be a positive integer.")
         first = self.step
         self.model.train()
-        with tqdm(total=steps, disable=not progress, unit="step") as bar:
+        with tqdm(total=steps, disable=not (progress and self.writes), unit="step") as bar:
             for done in range(0, steps, BLOCK):
                 with _interrupt_held_back() as interrupted:
                     losses = self._block(min(BLOCK, steps - done), interrupted)
@@ -252,79 +308,152 @@ class Trainer:
         averages: list[Tensor] = list(self.ema.parameters())
         buffers = list(self.model.buffers())
         averaged_buffers = list(self.ema.buffers())
-        losses: list[Tensor] = []
+        losses: list[Tensor] = []  # of every part of every step
+        norms: list[Tensor] = []
+        alone = self._accelerator is None or self._accelerator.num_processes == 1
         try:
-            with _random_stream(self._random, self.device):
-                while len(losses) < steps and not interrupted:
-                    step = self.step + len(losses)
-                    loss = self._differentiate(step, buffers, averaged_buffers)
-                    if self.settings["gradient_clip"] is not None:
-                        nn.utils.clip_grad_norm_(weights, self.settings["gradient_clip"])
-                    self.optimizer.param_groups[0]["lr"] = self._learning_rate(step)
-                    self.optimizer.step()
+            with _generators_kept(self.device):
+                while len(norms) < steps and not (alone and interrupted):
+                    step = self.step + len(norms)
+                    parts = self._differentiate(step, buffers, averaged_buffers)
+                    norm = self._descend(step, weights)
                     with torch.no_grad():
                         torch._foreach_lerp_(averages, weights, 1 - self._decay(step))
                         if buffers:
                             torch._foreach_copy_(averaged_buffers, buffers)
-                    losses.append(loss)
-        finally:
-            recorded = self._record(losses)
-        return recorded
+                    losses += parts
+                    norms.append(norm)
+        except BaseException:
+            if alone:  # the others will not take part in a record
+                self._record(losses, norms)
+            raise
+        return self._record(losses, norms)
 
     def _differentiate(
         self, step: int, buffers: list[Tensor], averaged_buffers: list[Tensor]
-    ) -> Tensor:
-        """The loss of this step and, in .grad, its gradient; an error leaves nothing behind."""
-        before = _random_state(self.device)
+    ) -> list[Tensor]:
+        """The loss of each part of this step and, in .grad, the gradient of the mean of all.
+
+        An error leaves nothing behind.
+        """
         try:
-            loss = simple_loss(
-                self.model,
-                self.schedule,
-                self.data[self._indices(step)],
-                prediction=self.settings["prediction"],
-            )
+            rows, t, eps, labels = self._batch(step)
             self.optimizer.zero_grad()
-            loss.backward()
+            losses = []
+            for part in self._parts:
+                # What the network itself draws, as dropout does, differs from part to part.
+                seed = _number(self.settings["seed"], "network", step, part.number)
+                _seed_generators(seed, self.device)
+                with self._synchronised(part):
+                    loss = self._objective(
+                        self._predict,
+                        self.schedule,
+                        self._on_device(self.data[rows[part.rows]]),
+                        prediction=self.settings["prediction"],
+                        labels=None if labels is None else labels[part.rows],
+                        t=t[part.rows],
+                        eps=eps[part.rows],
+                    )
+                    self._scaler.scale(loss).backward(part.weight)
+                losses.append(loss.detach())
         except BaseException:
-            _set_random_state(before, self.device)
             if buffers:  # those of the average are still what they were after the last step
                 torch._foreach_copy_(buffers, averaged_buffers)
             raise
-        return loss.detach()
+        return losses
 
-    def _indices(self, step: int) -> Tensor:
+    def _batch(self, step: int) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
+        """Rows of the data, steps t, noise and labels of the whole batch, all its parts."""
+        settings, rows = self.settings, self._rows(step)
+        generator = self._generator.manual_seed(_number(settings["seed"], "noise", step))
+        options: Any = {"generator": generator, "device": self.device}
+        t = torch.randint(1, self.schedule.T + 1, rows.shape, **options)
+        eps = torch.randn((len(rows), *self.data.shape[1:]), **options)
+        if self.labels is None:
+            return rows, t, eps, None
+        dropped = torch.rand(rows.shape, **options) < settings["label_dropout"]
+        labels = self._on_device(self.labels[rows]).masked_fill(dropped, self._classes)
+        return rows, t, eps, labels
+
+    def _rows(self, step: int) -> Tensor:
         """The samples of a batch: a window of the endless row of permutations, one per epoch."""
         n, start = len(self.data), step * self.settings["batch_size"]
         stop = start + self.settings["batch_size"]
         pieces = []
         for epoch in range(start // n, (stop - 1) // n + 1):
             if self._order is None or self._order[0] != epoch:
-                self._order = epoch, _permutation(n, self.settings["seed"], epoch, self.device)
+                order = _permutation(n, self.settings["seed"], epoch)
+                self._order = epoch, order.to(self._home)
             pieces.append(self._order[1][max(start - epoch * n, 0) : stop - epoch * n])
         return pieces[0] if len(pieces) == 1 else torch.cat(pieces)
 
-    def _learning_rate(self, step: int) -> float:
+    def _on_device(self, x: Tensor) -> Tensor:
+        """x where the network is; from pinned memory, a GPU copies it without being waited for."""
+        if self.device.type == "cuda" and x.device.type == "cpu":
+            x = x.pin_memory()
+        return x.to(self.device, non_blocking=True)
+
+    def _synchronised(self, part: _Part) -> AbstractContextManager[None]:
+        """Processes add up their gradients once a step, with the last part of each."""
+        if self._accelerator is None or part is self._parts[-1]:
+            return nullcontext()
+        return self._accelerator.no_sync(self._network)
+
+    def _in_low_precision(self, *arguments: Tensor) -> Tensor:
+        with torch.autocast(self.device.type, PRECISIONS[self.settings["precision"]]):
+            output = self._network(*arguments)
+        return output.float()
+
+    def _descend(self, step: int, weights: list[Tensor]) -> Tensor:
+        """Change the weights by the gradient, and return its norm."""
+        norm, clip = self._unknown, self.settings["gradient_clip"]
+        if clip is not None:
+            self._scaler.unscale_(self.optimizer)
+            norm = nn.utils.clip_grad_norm_(weights, clip)
+        self.optimizer.param_groups[0]["lr"] = self.learning_rate(step)
+        self._scaler.step(self.optimizer)
+        self._scaler.update()
+        return norm
+
+    def learning_rate(self, step: int) -> float:
+        """The learning rate in the step after this many."""
         warmup, rate = self.settings["warmup"], self.settings["learning_rate"]
         return rate * min(1.0, (step + 1) / (warmup + 1))
 
     def _decay(self, step: int) -> float:
         return min(self.settings["ema_decay"], (1 + step) / (10 + step))
 
-    def _record(self, steps: list[Tensor]) -> Tensor:
-        losses = torch.stack(steps).float().cpu() if steps else torch.empty(0)
+    def _record(self, parts: list[Tensor], norms: list[Tensor]) -> Tensor:
+        """Read the losses of the last steps from the device, and keep those that are finite."""
+        if not norms:
+            return torch.empty(0)
+        weights = torch.tensor([part.share for part in self._parts])
+        losses = torch.stack(parts).float().cpu().reshape(len(norms), -1) @ weights
+        if self._accelerator is not None:
+            losses = self._accelerator.reduce(losses.to(self.device), "mean").cpu()
         good = int(losses.isfinite().int().cumprod(0).sum())
         self.losses = torch.cat([self.losses, losses[:good]])
+        norms_there = torch.stack(norms).float().cpu()[:good]
+        self.gradient_norms = torch.cat([self.gradient_norms, norms_there])
         self.step += good
         if good < len(losses):
-            raise FloatingPointError(
-                f"the loss became {losses[good].item()} at step {self.step + 1}; go back to the "
-                "last checkpoint, and try a smaller learning_rate (now "
-                f"{self.settings['learning_rate']}) or gradient_clip=1.0, and look for very large "
-                "values in the data."
-            )
+            raise FloatingPointError(self._advice(losses[good].item()))
         return losses
 
-    # --- checkpoints ---
+    def _advice(self, loss: float) -> str:
+        """What to say when a loss is not finite."""
+        safe = "no checkpoint was saved before"
+        if self.saved is not None:
+            safe = f"{self.saved[0]} holds the good weights of step {self.saved[1]} (load_model)"
+        lower = "" if self.settings["precision"] == "fp32" else ' or precision="fp32"'
+        return (
+            f"the loss became {loss} at step {self.step + 1}; {safe}. The same run would fail the "
+            "same way: start one with a smaller learning_rate (now "
+            f"{self.settings['learning_rate']}), gradient_clip=1.0{lower}, and look for very large "
+            "values in the data."
+        )
+
+    # --- files ---
 
     def save(self, path: str | Path, **notes: Any) -> None:
         """Write everything the run is made of; notes, plain values, join its description.
@@ -337,11 +466,16 @@ class Trainer:
             ValueError: a note has a name that the description uses, or is not plain JSON.
             FloatingPointError: a weight is not finite.
         """
-        tensors = _prefixed("model", _bare(self.model).state_dict())
-        tensors |= _prefixed("random", self._random) | {"losses": self.losses}
+        parts: dict[str, Tensor | dict[str, Tensor]] = {
+            "model": bare(self.model).state_dict(),
+            "losses": self.losses,
+            "gradient_norms": self.gradient_norms,
+            "scaler": {name: torch.tensor(x) for name, x in self._scaler.state_dict().items()},
+        }
         for index, state in self.optimizer.state_dict()["state"].items():
-            tensors |= _prefixed(f"optimizer.{index}", state)
-        self._write(path, tensors, notes)
+            parts[f"optimizer.{index}"] = state
+        self._write(path, parts, notes)
+        self.saved = Path(path), self.step
 
     def export(self, path: str | Path, **notes: Any) -> None:
         """Write what sampling needs and no more: averaged weights, schedule and description.
@@ -350,227 +484,177 @@ class Trainer:
         """
         self._write(path, {}, notes)
 
-    def _write(self, path: str | Path, tensors: dict[str, Tensor], notes: dict[str, Any]) -> None:
+    def _write(
+        self,
+        path: str | Path,
+        parts: dict[str, Tensor | dict[str, Tensor]],
+        notes: dict[str, Any],
+    ) -> None:
         for name, weight in itertools.chain(
-            _bare(self.model).named_parameters(), self.ema.named_parameters()
+            bare(self.model).named_parameters(), self.ema.named_parameters()
         ):
             if not weight.isfinite().all():
                 raise FloatingPointError(
                     f"{path} was not written: the weight {name} is not finite after step "
                     f"{self.step}."
                 )
-        tensors = tensors | _prefixed("ema", self.ema.state_dict())
-        tensors["schedule.alpha_bar"] = torch.from_numpy(self.schedule.alpha_bar.copy())
-        tensors["schedule.times"] = torch.from_numpy(self.schedule.times.copy())
         info = {
-            "network": getattr(self.ema, "config", None),
+            "network": self.ema.config if isinstance(self.ema, Network) else None,
             "step": self.step,
             "settings": self.settings,
             "data_shape": list(self.data.shape),
             "data_digest": _digest(self.data),
+            "labels_digest": None if self.labels is None else _digest(self.labels),
             "device": self.device.type,
             "torch": torch.__version__,
         }
         for name in info.keys() & notes.keys():
             raise ValueError(f"{name} is not a name for a note; the description of a run uses it.")
-        _write_atomically(Path(path), tensors, info | notes)
+        if self.writes:
+            parts = parts | {"ema": self.ema.state_dict()}
+            checkpoint.write(path, self.schedule, info | notes, parts)
+
+    def write_log(self, path: str | Path, since: int = 0) -> None:
+        """Write step, loss, learning rate and gradient norm of every step as lines of CSV.
+
+        With ``since``, a number of steps, the lines of the later ones are put at the end of the
+        file; without, the file is written anew.
+
+        Raises:
+            OSError: the file cannot be written.
+        """
+        if not self.writes:
+            return
+        with open(path, "a" if since else "w", newline="", encoding="utf-8") as file:
+            lines = csv.writer(file, lineterminator="\n")
+            if not since:
+                lines.writerow(["step", "loss", "learning_rate", "gradient_norm"])
+            columns = self.losses[since:].tolist(), self.gradient_norms[since:].tolist()
+            for step, (loss, norm) in enumerate(zip(*columns, strict=True), start=since):
+                numbers = loss, self.learning_rate(step), norm
+                lines.writerow([step + 1, *(f"{number:.9g}" for number in numbers)])
 
     @classmethod
     def resume(
         cls,
         path: str | Path,
-        data: Tensor,
+        data: Tensor | Samples,
         *,
+        labels: Tensor | None = None,
         model: nn.Module | None = None,
         device: str | torch.device = "auto",
+        accelerator: Accelerator | None = None,
     ) -> Trainer:
         """The trainer that save() wrote, ready to go on as if it had never stopped.
 
         Give model, of the same architecture, where it is not one of diffusion_lib.networks. On
-        another kind of device the run goes on, but its noise is new there.
+        another kind of device the run goes on, but its noise is new there. The number of processes
+        may be another.
 
         Raises:
             FileNotFoundError: there is no such file.
-            ValueError: it is not a whole checkpoint of a trainer, data are not the data it was
-                trained on, or its weights do not fit model.
+            ValueError: it is not a whole checkpoint of a trainer, data or labels are not those it
+                was trained on, or its weights do not fit model, which is as it was then.
         """
-        tensors, info, schedule = _read(path)
-        if "losses" not in tensors:
+        stored = checkpoint.read(path)
+        info = stored.info
+        if "losses" not in stored.tensors:
             raise ValueError(
                 f"{path} holds a model to sample from, not a run to resume; resume from the "
                 "checkpoint that Trainer.save wrote."
             )
+        if stored.format != checkpoint.FORMAT:
+            raise ValueError(
+                f"{path} was written by an earlier version of diffusion_lib; it can be sampled "
+                "from, but its run cannot be resumed."
+            )
         _check_data(data)
+        with checkpoint.reading(path):
+            _check_settings(**info["settings"])
+            digests = info["data_digest"], info["labels_digest"]
         if list(data.shape) != info["data_shape"]:
             raise ValueError(
                 f"data has shape {tuple(data.shape)}, but {path} was trained on "
                 f"{tuple(info['data_shape'])}; resume with the same data."
             )
-        if _digest(data) != info["data_digest"]:
+        if _digest(data) != digests[0]:
             raise ValueError(f"data are not the values {path} was trained on; resume with those.")
-        device = resolve_device(device)
-        model = _network(model, info, path)
-        weights, averages = _unprefixed("model", tensors), _unprefixed("ema", tensors)
-        for stored in (weights, averages):
-            _check_fit(model, stored, path)
-        with _reading(path):
-            optimizer = _optimizer_state(model, tensors)
-            random = _random_state_to_resume(tensors, info, device)
-            if tensors["losses"].shape != (info["step"],):
-                raise ValueError(f"it has done {info['step']} steps but holds other losses")
-        _bare(model).load_state_dict(weights)
-        trainer = cls(model, schedule, data, device=device, **info["settings"])
-        trainer.ema.load_state_dict(averages)
-        trainer.optimizer.load_state_dict(
-            {
-                "state": optimizer,
-                "param_groups": trainer.optimizer.state_dict()["param_groups"],
-            }
+        if (None if labels is None else _digest(labels)) != digests[1]:
+            given = "none are" if labels is None else "these are"
+            trained = "without labels" if digests[1] is None else "with labels"
+            raise ValueError(
+                f"{path} was trained {trained}, and {given} given; resume with the same labels."
+            )
+        model = stored.network(model)
+        weights = stored.part("model")
+        checkpoint.check_fit(model, weights, path)
+        with checkpoint.reading(path):
+            optimizer = _optimizer_state(model, stored)
+            scaler = _scaler_state(stored)
+            for name in ("losses", "gradient_norms"):
+                if stored.tensors[name].shape != (info["step"],):
+                    raise ValueError(f"it has done {info['step']} steps but holds other {name}")
+        trainer = cls(
+            model,
+            stored.schedule,
+            data,
+            labels=labels,
+            device=device,
+            accelerator=accelerator,
+            **info["settings"],
         )
-        trainer.step, trainer.losses = info["step"], tensors["losses"]
-        trainer._random = random
+        bare(model).load_state_dict(weights)
+        trainer.ema.load_state_dict(stored.part("ema"))
+        groups = trainer.optimizer.state_dict()["param_groups"]
+        trainer.optimizer.load_state_dict({"state": optimizer, "param_groups": groups})
+        trainer._scaler.load_state_dict(scaler)
+        trainer.step = info["step"]
+        trainer.losses = stored.tensors["losses"]
+        trainer.gradient_norms = stored.tensors["gradient_norms"]
+        trainer.saved = Path(path), trainer.step
         return trainer
 
 
-def load_model(
-    path: str | Path, *, model: nn.Module | None = None, device: str | torch.device = "auto"
-) -> tuple[nn.Module, NoiseSchedule, dict[str, Any]]:
-    """The averaged model in eval mode, its schedule, and the description of the run.
+@dataclass(frozen=True)
+class _Part:
+    """A slice of the batch that goes through the network at once.
 
-    Takes what Trainer.save or Trainer.export wrote. ``info["settings"]["prediction"]`` is what the
-    model predicts and ``info["data_shape"][1:]`` the shape of one sample. Give model, of the same
-    architecture, where it is not one of diffusion_lib.networks.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: it is not a whole checkpoint, or its weights do not fit model, which is as it
-            was then.
+    Attributes:
+        number: of all parts in all processes.
+        rows: where in the batch it is.
+        share: its share of the batch, times the number of processes, over which gradients and
+            losses are averaged.
+        weight: the same as ``backward`` takes it; None means 1.
     """
-    device = resolve_device(device)
-    tensors, info, schedule = _read(path)
-    model = _network(model, info, path)
-    averages = _unprefixed("ema", tensors)
-    _check_fit(model, averages, path)
-    _bare(model).load_state_dict(averages)
-    return model.to(device).eval(), schedule, info
+
+    number: int
+    rows: slice
+    share: float
+    weight: Tensor | None
 
 
-def pretrained_names() -> list[str]:
-    """The names of the models that come with the library."""
-    return sorted(file.stem for file in CHECKPOINTS.glob("*.safetensors"))
+def _parts(
+    batch_size: int, accumulate: int, processes: int, process: int, device: torch.device
+) -> list[_Part]:
+    """The parts of one process; those of all processes are the batch, each sample once."""
+    count = processes * accumulate
+    bounds = [batch_size * number // count for number in range(count + 1)]
+    parts = []
+    for number in range(process * accumulate, (process + 1) * accumulate):
+        rows = slice(bounds[number], bounds[number + 1])
+        share = processes * (rows.stop - rows.start) / batch_size
+        weight = None if share == 1 else torch.tensor(share, device=device)
+        parts.append(_Part(number, rows, share, weight))
+    return parts
 
 
-def load_pretrained(
-    name: str = "digits", *, device: str | torch.device = "auto"
-) -> tuple[nn.Module, NoiseSchedule, dict[str, Any]]:
-    """The model of that name that comes with the library, as load_model returns it.
-
-    Raises:
-        ValueError: there is none of that name.
-    """
-    if name not in pretrained_names():
-        raise ValueError(
-            f"name is {name!r}; the library comes with {', '.join(pretrained_names())}."
-        )
-    return load_model(CHECKPOINTS / f"{name}.safetensors", device=device)
-
-
-# --- files --------------------------------------------------------------------------------------
-
-
-def _write_atomically(path: Path, tensors: dict[str, Tensor], info: dict[str, Any]) -> None:
-    """Write beside path, force it to disk, then rename: path is never half a file."""
-    try:
-        description = json.dumps(info)
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"{path} was not written: notes must be plain values; {error}.") from None
-    # Copies, because safetensors takes no two names for one memory (tied weights).
-    copies = {
-        name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in tensors.items()
-    }
-    content = safetensors.torch.save(copies, {"format": FORMAT, "info": description})
-    unfinished = path.with_name(path.name + ".part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with open(unfinished, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(unfinished, path)
-    except BaseException as error:
-        with suppress(OSError):
-            unfinished.unlink()
-        if isinstance(error, OSError):
-            raise OSError(f"{path} was not written: {error.strerror or error}.") from error
-        raise
-
-
-@contextmanager
-def _reading(path: str | Path) -> Iterator[None]:
-    """Whatever a damaged or crafted file leads to inside the block is said in one sentence."""
-    try:
-        yield
-    except KeyError as error:
-        raise ValueError(f"{path} is damaged: it lacks {error}.") from None
-    except (TypeError, ValueError, RuntimeError, OverflowError, MemoryError) as error:
-        reason = " ".join(str(error).split()).rstrip(".")
-        raise ValueError(f"{path} is damaged: {reason}.") from None
-
-
-def _read(path: str | Path) -> tuple[dict[str, Tensor], dict[str, Any], NoiseSchedule]:
-    """The tensors, description and schedule in a checkpoint; reading one can execute nothing."""
-    if not Path(path).is_file():
-        raise FileNotFoundError(f"{path} does not exist.")
-    try:
-        with safetensors.safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            if metadata.get("format") != FORMAT:
-                raise ValueError(
-                    f"{path} is a safetensors file, but not a checkpoint of diffusion_lib."
-                )
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except safetensors.SafetensorError as error:
-        raise ValueError(f"{path} is damaged or not a checkpoint: {error}.") from None
-    with _reading(path):
-        info = json.loads(metadata["info"])
-        _check_info(info)
-        schedule = NoiseSchedule(
-            tensors["schedule.alpha_bar"].numpy(), tensors["schedule.times"].numpy()
-        )
-    return tensors, info, schedule
-
-
-def _network(model: nn.Module | None, info: dict[str, Any], path: str | Path) -> nn.Module:
-    """model, or else a new network as the description says."""
-    if model is not None:
-        _check_kind("model", model, nn.Module)
-        return model
-    if info["network"] is None:
-        raise ValueError(
-            f"{path} was trained with a network of your own; pass an instance as model."
-        )
-    with _reading(path):
-        return build(info["network"])
-
-
-def _check_fit(model: nn.Module, stored: dict[str, Tensor], path: str | Path) -> None:
-    """Names and shapes of the weights are compared before any of them is changed."""
-    own = {name: tuple(tensor.shape) for name, tensor in _bare(model).state_dict().items()}
-    found = {name: tuple(tensor.shape) for name, tensor in stored.items()}
-    for name in own | found:
-        if own.get(name) != found.get(name):
-            raise ValueError(
-                f"the weights in {path} do not fit the model: {name} is "
-                f"{found.get(name, 'absent')} in the file and {own.get(name, 'absent')} "
-                "in the model."
-            )
-
-
-def _optimizer_state(model: nn.Module, tensors: dict[str, Tensor]) -> dict[int, dict[str, Tensor]]:
+def _optimizer_state(
+    model: nn.Module, stored: checkpoint.Checkpoint
+) -> dict[int, dict[str, Tensor]]:
     """Adam's state of every weight that has one, of the weight's shape."""
     states = {}
     for index, weight in enumerate(model.parameters()):
-        state = _unprefixed(f"optimizer.{index}", tensors)
+        state = stored.part(f"optimizer.{index}")
         shapes = {"step": (), "exp_avg": weight.shape, "exp_avg_sq": weight.shape}
         if state and {name: tensor.shape for name, tensor in state.items()} != shapes:
             raise ValueError(f"the optimizer's state {index} does not fit its weight")
@@ -579,46 +663,26 @@ def _optimizer_state(model: nn.Module, tensors: dict[str, Tensor]) -> dict[int, 
     return states
 
 
-def _random_state_to_resume(
-    tensors: dict[str, Tensor], info: dict[str, Any], device: torch.device
-) -> dict[str, Tensor]:
-    """The random stream stored, or a new one on another kind of device than it was for."""
-    stored = _unprefixed("random", tensors)
-    if stored.keys() != {"cpu", device.type}:
-        return _seeded_random_state(info["settings"]["seed"] + info["step"], device)
-    for kind, state in stored.items():
-        torch.Generator(kind).set_state(state)  # raises where it is no such state
-    return stored
+def _scaler_state(stored: checkpoint.Checkpoint) -> dict[str, float]:
+    """The state of the gradient's scale, which only fp16 has."""
+    enabled = stored.info["settings"]["precision"] == "fp16"
+    expected = torch.amp.GradScaler("cpu", enabled=enabled).state_dict()
+    state = {name: value.item() for name, value in stored.part("scaler").items()}
+    if state.keys() != expected.keys():
+        raise ValueError("the state of its gradient's scale is not whole")
+    return state
 
 
-def _prefixed(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    return {f"{prefix}.{name}": tensor for name, tensor in tensors.items()}
-
-
-def _unprefixed(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    start = f"{prefix}."
-    return {
-        name[len(start) :]: tensor for name, tensor in tensors.items() if name.startswith(start)
-    }
-
-
-def _bare(model: nn.Module) -> nn.Module:
-    """The module inside torch.compile's wrapper, whose weights have their own names."""
-    return getattr(model, "_orig_mod", model)
-
-
-def _digest(data: Tensor) -> str:
-    """A fingerprint of up to a thousand samples spread over the data."""
-    count = min(len(data), 1000)
-    rows = torch.arange(count, device=data.device) * (len(data) - 1) // max(count - 1, 1)
-    return hashlib.sha256(data[rows].float().cpu().numpy().tobytes()).hexdigest()
+def _digest(samples: Tensor | Samples) -> str:
+    """A fingerprint of up to a thousand samples, or labels, spread over all."""
+    count = min(len(samples), 1000)
+    rows = torch.arange(count) * (len(samples) - 1) // max(count - 1, 1)
+    if isinstance(samples, Tensor):
+        rows = rows.to(samples.device)
+    return hashlib.sha256(samples[rows].float().cpu().numpy().tobytes()).hexdigest()
 
 
 # --- checks -------------------------------------------------------------------------------------
-
-
-def _is_whole(value: object, least: int) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and least <= value < 2**63
 
 
 def _is_positive(value: object) -> bool:
@@ -627,8 +691,12 @@ def _is_positive(value: object) -> bool:
 
 def _check_settings(
     *,
+    objective: Any,
     prediction: Any,
+    label_dropout: Any,
     batch_size: Any,
+    accumulate: Any,
+    precision: Any,
     learning_rate: Any,
     warmup: Any,
     ema_decay: Any,
@@ -636,45 +704,68 @@ def _check_settings(
     seed: Any,
 ) -> None:
     get_prediction(prediction)
-    rate, decay, clip = learning_rate, ema_decay, gradient_clip
+    rate, decay, clip, share = learning_rate, ema_decay, gradient_clip, label_dropout
     for name, value, good, allowed in (
-        ("batch_size", batch_size, _is_whole(batch_size, 1), "a positive integer"),
+        ("objective", objective, objective in list(OBJECTIVES), f"one of {', '.join(OBJECTIVES)}"),
+        ("label_dropout", share, share == 0 or (_is_positive(share) and share <= 1), "in [0, 1]"),
+        ("batch_size", batch_size, is_whole(batch_size, 1), "a positive integer"),
+        ("accumulate", accumulate, is_whole(accumulate, 1), "a positive integer"),
+        ("precision", precision, precision in list(PRECISIONS), f"one of {', '.join(PRECISIONS)}"),
         ("learning_rate", rate, _is_positive(rate) and rate < math.inf, "positive and finite"),
-        ("warmup", warmup, _is_whole(warmup, 0), "a number of steps, 0 or more"),
+        ("warmup", warmup, is_whole(warmup, 0), "a number of steps, 0 or more"),
         ("ema_decay", decay, decay == 0 or (_is_positive(decay) and decay < 1), "in [0, 1)"),
         ("gradient_clip", clip, clip is None or _is_positive(clip), "positive, or None"),
-        ("seed", seed, _is_whole(seed, 0), "an integer, 0 or more and below 2**63"),
+        ("seed", seed, is_whole(seed, 0), "an integer, 0 or more and below 2**63"),
     ):
         if not good:
             raise ValueError(f"{name} is {value!r}; it must be {allowed}.")
 
 
-def _check_kind(name: str, value: object, kind: type) -> None:
-    if not isinstance(value, kind):
-        raise ValueError(f"{name} is {type(value).__name__}; it must be a {kind.__name__}.")
-
-
-def _check_info(info: dict[str, Any]) -> None:
-    """Raise where a description is not one that Trainer._write wrote."""
-    _check_settings(**info["settings"])
-    shape = info["data_shape"]
-    for name, good in (
-        ("network", info["network"] is None or isinstance(info["network"], dict)),
-        ("step", _is_whole(info["step"], 0)),
-        ("data_shape", len(shape) >= 2 and all(_is_whole(length, 1) for length in shape)),
-        ("data_digest", isinstance(info["data_digest"], str)),
-    ):
-        if not good:
-            raise ValueError(f"its {name} is {info[name]!r}")
-
-
-def _check_data(data: Tensor) -> None:
-    if not isinstance(data, Tensor) or not data.is_floating_point():
-        kind = data.dtype if isinstance(data, Tensor) else type(data).__name__
-        raise ValueError(f"data is {kind}; it must be a floating-point tensor of samples.")
-    if data.ndim < 2 or data.numel() == 0:
+def _check_data(data: Tensor | Samples) -> None:
+    """Raise ValueError unless data are samples; of what is not in memory, the first is read."""
+    try:
+        sample = data if isinstance(data, Tensor) else data[torch.zeros(1, dtype=torch.int64)]
+        good = isinstance(sample, Tensor) and sample.is_floating_point()
+        kind = sample.dtype if isinstance(data, Tensor) else type(data).__name__
+    except (AttributeError, IndexError, TypeError):
+        good, kind = False, type(data).__name__
+    if not good:
         raise ValueError(
-            f"data has shape {tuple(data.shape)}; it must be (N, ...), N samples of some size."
+            f"data is {kind}; it must be a floating-point tensor of samples, or read such."
         )
-    if not data.isfinite().all():
+    shape = tuple(data.shape)
+    if len(shape) < 2 or math.prod(shape) == 0:
+        raise ValueError(f"data has shape {shape}; it must be (N, ...), N samples of some size.")
+    if not sample.isfinite().all():
         raise ValueError("data holds values that are not finite.")
+
+
+def _check_network(model: nn.Module, objective: str) -> None:
+    """Raise ValueError unless one of our networks answers what the objective asks."""
+    network = bare(model)
+    if not isinstance(network, Network):
+        return
+    learned = network.config["learned_variance"]
+    if learned != (objective == "hybrid"):
+        raise ValueError(
+            f"objective is {objective!r} and the network has learned_variance={learned}; a learned "
+            "variance needs the objective 'hybrid', and that needs one."
+        )
+
+
+def _number_of_classes(model: nn.Module, labels: Tensor | None, count: int) -> int:
+    """K of the network, if the labels are 0..K-1; 0 without labels."""
+    if labels is None:
+        return 0
+    if not isinstance(labels, Tensor) or labels.dtype != torch.int64 or labels.shape != (count,):
+        kind = type(labels).__name__
+        if isinstance(labels, Tensor):
+            kind = f"{labels.dtype} of shape {tuple(labels.shape)}"
+        raise ValueError(f"labels is {kind}; it must be int64 of shape ({count},), one a sample.")
+    network, least, greatest = bare(model), int(labels.min()), int(labels.max())
+    classes = network.config["classes"] if isinstance(network, Network) else greatest + 1
+    if classes is None:
+        raise ValueError("labels are given, but the network has classes=None; make it with K.")
+    if least < 0 or greatest >= classes:
+        raise ValueError(f"labels run from {least} to {greatest}; they must be 0..{classes - 1}.")
+    return int(classes)

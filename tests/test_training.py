@@ -1,8 +1,8 @@
-"""The trainer: its update against one written by hand, bitwise resume, files that stay whole."""
+"""The trainer: its update against one written by hand, how a batch is divided, bitwise resume."""
 
 import copy
-import json
-import os
+import csv
+import math
 import re
 import signal
 import threading
@@ -11,21 +11,22 @@ import numpy as np
 import pytest
 import safetensors.torch
 import torch
-from sklearn.neighbors import KNeighborsClassifier
 from torch import nn
 
-from diffusion_lib import samplers, training
-from diffusion_lib.data import digit_labels, digits, moons
+from diffusion_lib import objectives, training
+from diffusion_lib.checkpoint import load_model, resolve_device
+from diffusion_lib.data import Stored, moons
 from diffusion_lib.networks import MLP, UNet
-from diffusion_lib.objectives import simple_loss
+from diffusion_lib.objectives import OBJECTIVES, draw_noise, simple_loss
 from diffusion_lib.schedule import NoiseSchedule
-from diffusion_lib.training import Trainer, load_model, load_pretrained, resolve_device
+from diffusion_lib.training import Trainer
 
 # 50 steps to a block, so that 30 is the middle of one.
 STOPPED_AFTER, IN_ALL = 30, 60
 
 SCHEDULE = NoiseSchedule.linear()
 POINTS = moons(70, seed=0)
+LABELS = torch.arange(70) % 3
 IMAGES = torch.linspace(-1, 1, 10 * 64).reshape(10, 1, 8, 8)
 
 
@@ -49,6 +50,14 @@ def small_unet() -> UNet:
     return UNet(width=8, multipliers=(1, 2))
 
 
+def with_classes() -> MLP:
+    return MLP(dim=2, width=16, depth=1, classes=3)
+
+
+def with_variance() -> MLP:
+    return MLP(dim=2, width=16, depth=1, learned_variance=True)
+
+
 def trainer_of(make, data, **settings) -> Trainer:
     torch.manual_seed(5)
     return Trainer(make(), SCHEDULE, data, device="cpu", **settings)
@@ -59,43 +68,58 @@ def train(trainer: Trainer, steps: int) -> Trainer:
     return trainer
 
 
+def states(trainer: Trainer) -> dict[str, torch.Tensor]:
+    """Everything a run is made of, by name."""
+    found = {"losses": trainer.losses, "norms": trainer.gradient_norms}
+    for name, module in (("model", trainer.model), ("ema", trainer.ema)):
+        found |= {f"{name}.{key}": value for key, value in module.state_dict().items()}
+    for index, state in trainer.optimizer.state_dict()["state"].items():
+        found |= {f"{index}.{name}": value for name, value in state.items()}
+    for name, value in trainer._scaler.state_dict().items():
+        found[f"scaler.{name}"] = torch.tensor(value)
+    return found
+
+
 def assert_same_run(a: Trainer, b: Trainer) -> None:
-    """Bit for bit: step, losses, weights, average, optimiser and the state of the noise."""
+    """Bit for bit: step, losses, gradient norms, weights, average, optimiser and scale."""
     assert a.step == b.step
-    assert torch.equal(a.losses, b.losses)
-    for one, other in [
-        (a.model.state_dict(), b.model.state_dict()),
-        (a.ema.state_dict(), b.ema.state_dict()),
-        (a._random, b._random),
-    ]:
-        assert one.keys() == other.keys()
-        for name in one:
-            assert torch.equal(one[name], other[name]), name
-    states = a.optimizer.state_dict()["state"], b.optimizer.state_dict()["state"]
-    assert states[0].keys() == states[1].keys()
-    for index in states[0]:
-        for name in states[0][index]:
-            assert torch.equal(states[0][index][name], states[1][index][name])
+    one, other = states(a), states(b)
+    assert one.keys() == other.keys()
+    for name in one:
+        assert one[name].shape == other[name].shape, name
+        same = one[name] == other[name]
+        assert bool((same | (one[name].isnan() & other[name].isnan())).all()), name
+
+
+def noise(step: int, count: int, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
+    """The steps t and the noise that a run on points draws in one of its steps."""
+    generator = torch.Generator().manual_seed(training._number(seed, "noise", step))
+    return draw_noise(SCHEDULE, torch.empty(count, 2), generator)
 
 
 class TestUpdate:
-    def test_equals_a_loop_written_by_hand(self) -> None:
-        """Adam, clipping, warm-up and average, step by step from the same batches and noise."""
+    @pytest.mark.parametrize("accumulate", [1, 3])
+    @pytest.mark.parametrize("objective", OBJECTIVES)
+    def test_equals_a_loop_written_by_hand(self, objective, accumulate) -> None:
+        """Adam, clipping, warm-up and average, step by step, each on the batch as a whole."""
         settings = {"batch_size": 16, "learning_rate": 0.01, "warmup": 3, "ema_decay": 0.6}
-        trainer = trainer_of(small_mlp, POINTS, gradient_clip=0.5, **settings)
-        batches = [POINTS[trainer._indices(step)] for step in range(12)]
+        settings |= {"objective": objective, "accumulate": accumulate, "gradient_clip": 0.5}
+        make = with_variance if objective == "hybrid" else small_mlp
+        trainer = trainer_of(make, POINTS, **settings)
+        batches = [POINTS[trainer._rows(step)] for step in range(12)]
         model = copy.deepcopy(trainer.model)
         average = [p.detach().clone() for p in model.parameters()]
         train(trainer, 12)
 
-        torch.manual_seed(0)
-        losses = []
+        losses, norms = [], []
         optimizer = torch.optim.Adam(model.parameters())
         for n, batch in enumerate(batches):
             optimizer.param_groups[0]["lr"] = 0.01 * min(1, (n + 1) / 4)
-            loss = simple_loss(model, SCHEDULE, batch)
+            t, eps = noise(n, 16)
+            loss = OBJECTIVES[objective](model, SCHEDULE, batch, t=t, eps=eps)
             optimizer.zero_grad()
             loss.backward()
+            norms.append(torch.cat([p.grad.flatten() for p in model.parameters()]).norm())
             torch.nn.utils.clip_grad_norm_(model.parameters(), 0.5)
             optimizer.step()
             d = min(0.6, (1 + n) / (10 + n))
@@ -105,16 +129,17 @@ class TestUpdate:
             ]
             losses.append(loss.detach())
         torch.testing.assert_close(trainer.losses, torch.stack(losses), rtol=1e-5, atol=1e-6)
+        torch.testing.assert_close(trainer.gradient_norms, torch.stack(norms), rtol=1e-4, atol=1e-6)
         for ours, truth in zip(trainer.model.parameters(), model.parameters(), strict=True):
-            torch.testing.assert_close(ours, truth, rtol=1e-5, atol=1e-6)
+            torch.testing.assert_close(ours, truth, rtol=1e-4, atol=1e-5)
         for ours, truth in zip(trainer.ema.parameters(), average, strict=True):
-            torch.testing.assert_close(ours, truth, rtol=1e-5, atol=1e-6)
+            torch.testing.assert_close(ours, truth, rtol=1e-4, atol=1e-5)
 
     @pytest.mark.parametrize("batch_size", [1, 16, 35, 70, 100, 150])
     def test_every_epoch_sees_every_sample_once(self, batch_size) -> None:
         trainer = trainer_of(small_mlp, POINTS, batch_size=batch_size)
         steps = -(-3 * 70 // batch_size)
-        seen = torch.cat([trainer._indices(step) for step in range(steps)])
+        seen = torch.cat([trainer._rows(step) for step in range(steps)])
         assert len(seen) == steps * batch_size
         epochs = seen[: 3 * 70].reshape(3, 70)
         for epoch in epochs:
@@ -124,7 +149,7 @@ class TestUpdate:
 
     def test_the_order_is_a_function_of_seed_and_epoch(self) -> None:
         orders = [
-            trainer_of(small_mlp, POINTS, batch_size=70, seed=seed)._indices(epoch)
+            trainer_of(small_mlp, POINTS, batch_size=70, seed=seed)._rows(epoch)
             for seed, epoch in [(0, 1), (1, 1), (1, 0), (1, 1)]
         ]
         assert torch.equal(orders[1], orders[3])
@@ -150,14 +175,18 @@ class TestUpdate:
         assert loss < 0.5  # 1 when it answers zero
         assert trainer.losses[-50:].mean() < 0.6 * trainer.losses[:5].mean()
 
-    def test_making_a_trainer_seeds_no_generator_in_use(self, monkeypatch) -> None:
-        """torch.manual_seed would seed every device there is."""
-        monkeypatch.setattr(torch, "manual_seed", None)
-        before = torch.get_rng_state()
-        state = Trainer(small_mlp(), SCHEDULE, before[None].float(), seed=7, device="cpu")._random
-        monkeypatch.undo()
-        torch.manual_seed(7)
-        assert torch.equal(state["cpu"], torch.get_rng_state())
+    def test_the_noise_is_uniform_and_normal_over_the_steps(self) -> None:
+        """Every step seeds its generator anew; together the draws are as from one stream."""
+        drawn = [noise(step, 16) for step in range(2000)]
+        t = torch.cat([steps for steps, _ in drawn]).double()
+        eps = torch.stack([values for _, values in drawn]).double()
+        count = t.numel()
+        assert abs(t.mean() - 500.5) < 5 * math.sqrt((1000**2 - 1) / 12 / count)
+        assert abs(eps.mean()) < 5 / math.sqrt(eps.numel())
+        assert abs(eps.square().mean() - 1) < 5 * math.sqrt(2 / eps.numel())
+        neighbours = (eps[1:] * eps[:-1]).flatten()  # of the same place in two steps
+        assert abs(neighbours.mean()) < 5 / math.sqrt(neighbours.numel())
+        assert len({tuple(values.flatten().tolist()) for values in eps}) == 2000
 
     def test_the_caller_keeps_their_random_numbers(self) -> None:
         torch.manual_seed(3)
@@ -168,25 +197,244 @@ class TestUpdate:
         assert torch.equal(torch.rand(4), expected)
 
 
-@pytest.mark.parametrize(
-    ("make", "data", "batch_size"),
-    [(small_mlp, POINTS, 35), (small_mlp, POINTS, 16), (small_unet, IMAGES, 4), (Own, POINTS, 16)],
-)
+class TestParts:
+    """Micro-batches and processes take slices of one batch."""
+
+    @pytest.mark.parametrize("batch_size", [6, 7, 64, 100])
+    @pytest.mark.parametrize("accumulate", [1, 2, 3])
+    @pytest.mark.parametrize("processes", [1, 2])
+    def test_are_the_batch_each_sample_once(self, batch_size, accumulate, processes) -> None:
+        device = torch.device("cpu")
+        parts = [
+            part
+            for process in range(processes)
+            for part in training._parts(batch_size, accumulate, processes, process, device)
+        ]
+        rows = [row for part in parts for row in range(batch_size)[part.rows]]
+        assert rows == list(range(batch_size))
+        assert [part.number for part in parts] == list(range(processes * accumulate))
+        for part in parts:
+            share = len(range(batch_size)[part.rows]) / batch_size
+            assert part.share == pytest.approx(share * processes, rel=1e-15)
+            assert (1.0 if part.weight is None else part.weight) == pytest.approx(part.share)
+
+    @pytest.mark.parametrize("accumulate", [2, 3, 16])
+    def test_accumulation_changes_rounding_alone(self, accumulate) -> None:
+        whole = train(trainer_of(with_classes, POINTS, labels=LABELS, batch_size=16), 30)
+        parts = train(
+            trainer_of(with_classes, POINTS, labels=LABELS, batch_size=16, accumulate=accumulate),
+            30,
+        )
+        torch.testing.assert_close(parts.losses, whole.losses, rtol=1e-5, atol=0)
+        for one, other in zip(parts.model.parameters(), whole.model.parameters(), strict=True):
+            torch.testing.assert_close(one, other, rtol=0, atol=1e-5)
+
+    def test_a_network_draws_anew_for_every_part(self) -> None:
+        class Drawing(nn.Linear):
+            def forward(self, x_t, t):
+                drawn.append(torch.rand(3))
+                return super().forward(x_t)
+
+        drawn = []
+        train(trainer_of(lambda: Drawing(2, 2), POINTS, batch_size=4, accumulate=2), 3)
+        assert len({tuple(numbers.tolist()) for numbers in drawn}) == 6
+
+
+class Recording(nn.Module):
+    """A network of one's own that remembers its labels."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(()))
+        self.seen = []
+
+    def forward(self, x_t, t, labels):
+        self.seen.append(labels)
+        return self.weight * x_t
+
+
+class TestLabels:
+    @pytest.mark.parametrize("share", [0.0, 0.3, 1.0])
+    def test_a_share_is_replaced_by_none_and_the_others_are_the_samples_own(self, share) -> None:
+        trainer = trainer_of(Recording, POINTS, labels=LABELS, label_dropout=share, batch_size=40)
+        train(trainer, 100)
+        given = torch.cat(trainer.model.seen)
+        true = torch.cat([LABELS[trainer._rows(step)] for step in range(100)])
+        dropped = given != true
+        assert torch.equal(given[dropped], torch.full_like(given[dropped], 3))
+        deviation = math.sqrt(share * (1 - share) / len(given))
+        assert abs(dropped.double().mean() - share) <= 4 * deviation
+
+    def test_dropping_changes_no_other_noise(self) -> None:
+        runs = [
+            train(trainer_of(Recording, POINTS, labels=LABELS, label_dropout=share), 5)
+            for share in (0.0, 1.0)
+        ]
+        assert torch.equal(runs[0].losses, runs[1].losses)
+
+    def test_none_is_the_networks_last_row(self) -> None:
+        """K of the network, not of the labels that happen to be there."""
+        trainer = trainer_of(
+            lambda: MLP(2, 16, 1, classes=7), POINTS, labels=LABELS, label_dropout=1.0
+        )
+        before = trainer.model.label.weight.detach().clone()
+        train(trainer, 3)
+        changed = (trainer.model.label.weight != before).any(dim=1)
+        assert changed.tolist() == [False] * 7 + [True]
+
+    def test_labels_make_a_difference_that_a_sampler_sees(self) -> None:
+        """Two far points, each with its own label: told the label, the network knows the point."""
+        data, labels = torch.tensor([[2.0, 0.0], [-2.0, 0.0]]), torch.tensor([0, 1])
+        trainer = trainer_of(
+            lambda: MLP(2, 32, 2, classes=2),
+            data,
+            labels=labels,
+            label_dropout=0.2,
+            prediction="x_0",
+            learning_rate=0.01,
+            batch_size=64,
+        )
+        train(trainer, 300)
+        x_T = torch.randn(2, 2, generator=torch.Generator().manual_seed(0))
+        answer = trainer.ema(x_T, torch.tensor([1000, 1000]), labels)
+        assert (answer - data).abs().max() < 0.3
+        unlabelled = trainer.ema(x_T, torch.tensor([1000, 1000]))
+        assert unlabelled.abs().max() < 1.0
+
+
+class Halved:
+    """Samples that are not in memory: they are read by row, and what was read is noted."""
+
+    def __init__(self, data: torch.Tensor) -> None:
+        self.data, self.shape, self.read = data, data.shape, []
+
+    def __len__(self) -> int:
+        return len(self.data)
+
+    def __getitem__(self, rows: torch.Tensor) -> torch.Tensor:
+        self.read.append(rows)
+        return self.data[rows]
+
+
+class TestStoredSamples:
+    def test_train_as_a_tensor_does(self) -> None:
+        arrays = POINTS.numpy()
+        for samples in (Stored(arrays), Halved(POINTS)):
+            assert_same_run(
+                train(trainer_of(small_mlp, samples, batch_size=16), 12),
+                train(trainer_of(small_mlp, POINTS, batch_size=16), 12),
+            )
+
+    def test_only_the_rows_of_a_part_are_read(self) -> None:
+        samples = Halved(POINTS)
+        trainer = trainer_of(small_mlp, samples, batch_size=16, accumulate=2)
+        samples.read.clear()
+        train(trainer, 5)
+        assert [len(rows) for rows in samples.read] == [8] * 10
+        assert torch.equal(torch.cat(samples.read[:2]), trainer._rows(0))
+
+    def test_resume_takes_them_for_the_tensor_they_hold(self, tmp_path) -> None:
+        train(trainer_of(small_mlp, POINTS, batch_size=16), 3).save(tmp_path / "run.safetensors")
+        resumed = Trainer.resume(tmp_path / "run.safetensors", Halved(POINTS), device="cpu")
+        straight = train(trainer_of(small_mlp, POINTS, batch_size=16), 6)
+        assert_same_run(train(resumed, 3), straight)
+        with pytest.raises(ValueError, match="not the values"):
+            Trainer.resume(tmp_path / "run.safetensors", Halved(POINTS + 1), device="cpu")
+
+
+class TestPrecision:
+    @pytest.mark.parametrize(
+        ("precision", "dtype"), [("bf16", torch.bfloat16), ("fp16", torch.float16)]
+    )
+    def test_the_network_computes_in_it_and_nothing_else_does(self, precision, dtype) -> None:
+        trainer = trainer_of(small_mlp, POINTS, precision=precision, gradient_clip=1.0)
+        seen = []
+        trainer.model.layers[0].register_forward_hook(lambda *call: seen.append(call[2].dtype))
+        train(trainer, 5)
+        assert set(seen) == {dtype}
+        for name, value in states(trainer).items():
+            assert value.dtype in (torch.float32, torch.int64), name
+        full = train(trainer_of(small_mlp, POINTS, gradient_clip=1.0), 5)
+        unit = 2.0**-8 if precision == "bf16" else 2.0**-10
+        assert 0 < (trainer.losses - full.losses).abs().max() < 4 * unit
+        torch.testing.assert_close(trainer.gradient_norms, full.gradient_norms, rtol=0.05, atol=0)
+
+    def test_a_gradient_that_overflows_in_fp16_changes_no_weight(self) -> None:
+        trainer = trainer_of(small_mlp, POINTS, precision="fp16", gradient_clip=1.0)
+        trainer._scaler.load_state_dict(trainer._scaler.state_dict() | {"scale": 2.0**40})
+        before = copy.deepcopy(trainer.model.state_dict())
+        train(trainer, 2)
+        assert trainer._scaler.get_scale() == 2.0**38
+        for name, value in trainer.model.state_dict().items():
+            assert torch.equal(value, before[name])
+        train(trainer, 60)
+        assert trainer._scaler.get_scale() < 2.0**30
+        assert trainer.losses[-20:].mean() < 1.0
+
+
+class TestLog:
+    def rows(self, path) -> list[dict[str, str]]:
+        with open(path, newline="") as file:
+            return list(csv.DictReader(file))
+
+    def test_one_line_a_step(self, tmp_path) -> None:
+        trainer = train(trainer_of(small_mlp, POINTS, gradient_clip=1.0, warmup=3), 10)
+        trainer.write_log(tmp_path / "log.csv")
+        rows = self.rows(tmp_path / "log.csv")
+        assert list(rows[0]) == ["step", "loss", "learning_rate", "gradient_norm"]
+        assert [int(row["step"]) for row in rows] == list(range(1, 11))
+        for name, values in (("loss", trainer.losses), ("gradient_norm", trainer.gradient_norms)):
+            written = torch.tensor([float(row[name]) for row in rows])
+            assert torch.equal(written, values)
+        rates = [float(row["learning_rate"]) for row in rows]
+        assert rates == pytest.approx([2.5e-4, 5e-4, 7.5e-4, *[1e-3] * 7], rel=1e-8)
+
+    def test_appended_it_is_what_would_be_written_at_once(self, tmp_path) -> None:
+        trainer = trainer_of(small_mlp, POINTS)
+        done = 0
+        for steps in (3, 4, 5):
+            train(trainer, steps).write_log(tmp_path / "a.csv", since=done)
+            done = trainer.step
+        trainer.write_log(tmp_path / "b.csv")
+        assert (tmp_path / "a.csv").read_bytes() == (tmp_path / "b.csv").read_bytes()
+        assert {row["gradient_norm"] for row in self.rows(tmp_path / "a.csv")} == {"nan"}
+
+
+SETTINGS = [
+    (small_mlp, POINTS, {"batch_size": 35}),
+    (small_mlp, POINTS, {"batch_size": 16}),
+    (small_unet, IMAGES, {"batch_size": 4}),
+    (Own, POINTS, {"batch_size": 16}),
+    (with_classes, POINTS, {"batch_size": 16, "labels": LABELS, "label_dropout": 0.3}),
+    (with_variance, POINTS, {"batch_size": 16, "objective": "hybrid", "prediction": "v"}),
+    (Own, POINTS, {"batch_size": 17, "accumulate": 4, "gradient_clip": 0.1}),
+    (small_mlp, POINTS, {"batch_size": 16, "precision": "bf16"}),
+    (small_mlp, POINTS, {"batch_size": 16, "precision": "fp16", "objective": "min_snr"}),
+]
+
+
+@pytest.mark.parametrize(("make", "data", "settings"), SETTINGS)
 class TestSameBits:
-    def test_one_seed_one_run(self, make, data, batch_size) -> None:
-        runs = [train(trainer_of(make, data, batch_size=batch_size), 12) for _ in range(2)]
+    def test_one_seed_one_run(self, make, data, settings) -> None:
+        runs = [train(trainer_of(make, data, **settings), 12) for _ in range(2)]
         assert_same_run(*runs)
-        other = train(trainer_of(make, data, batch_size=batch_size, seed=1), 12)
+        other = train(trainer_of(make, data, **settings, seed=1), 12)
         assert not torch.equal(other.losses, runs[0].losses)
 
-    def test_resume_goes_on_as_if_never_stopped(self, make, data, batch_size, tmp_path) -> None:
+    def test_resume_goes_on_as_if_never_stopped(self, make, data, settings, tmp_path) -> None:
         """10 + save + resume + 10 equals 20, whatever else used random numbers in between."""
-        straight = train(trainer_of(make, data, batch_size=batch_size), 20)
-        first = train(trainer_of(make, data, batch_size=batch_size), 10)
+        straight = train(trainer_of(make, data, **settings), 20)
+        first = train(trainer_of(make, data, **settings), 10)
         first.save(tmp_path / "run.safetensors")
         torch.manual_seed(99)
         model = Own() if make is Own else None
-        resumed = Trainer.resume(tmp_path / "run.safetensors", data, model=model, device="cpu")
+        resumed = Trainer.resume(
+            tmp_path / "run.safetensors",
+            data,
+            labels=settings.get("labels"),
+            model=model,
+            device="cpu",
+        )
         assert_same_run(resumed, first)
         assert_same_run(train(resumed, 10), straight)
         assert_same_run(train(first, 10), straight)  # saving changed nothing
@@ -288,16 +536,6 @@ class TestResume:
         assert resumed.settings.items() >= settings.items()
         assert load_model(path)[2]["by"] == "hand"
 
-    def test_a_run_from_another_kind_of_device_goes_on(self, tmp_path) -> None:
-        """Its noise is new there: a function of seed and step, so resuming twice is one run."""
-        path = tmp_path / "run.safetensors"
-        trainer = train(trainer_of(small_mlp, POINTS, batch_size=8), 5)
-        trainer._random["cuda"] = torch.zeros(16, dtype=torch.uint8)
-        trainer.save(path)
-        runs = [train(Trainer.resume(path, POINTS, device="cpu"), 5) for _ in range(2)]
-        assert_same_run(*runs)
-        assert runs[0].step == 10
-
     def test_other_data_are_refused(self, tmp_path) -> None:
         path = tmp_path / "run.safetensors"
         train(trainer_of(small_mlp, POINTS), 1).save(path)
@@ -305,6 +543,16 @@ class TestResume:
             Trainer.resume(path, POINTS[:60])
         with pytest.raises(ValueError, match="not the values"):
             Trainer.resume(path, POINTS + 1)
+
+    def test_other_labels_are_refused(self, tmp_path) -> None:
+        path = tmp_path / "run.safetensors"
+        train(trainer_of(with_classes, POINTS, labels=LABELS), 1).save(path)
+        for labels, said in [(None, "none are given"), ((LABELS + 1) % 3, "these are given")]:
+            with pytest.raises(ValueError, match=f"trained with labels, and {said}"):
+                Trainer.resume(path, POINTS, labels=labels)
+        train(trainer_of(small_mlp, POINTS), 1).save(path)
+        with pytest.raises(ValueError, match="trained without labels, and these are given"):
+            Trainer.resume(path, POINTS, labels=LABELS)
 
     def test_compiled_model_saves_under_its_own_names(self, tmp_path) -> None:
         path = tmp_path / "run.safetensors"
@@ -370,190 +618,36 @@ class TestExport:
             Trainer.resume(path, POINTS)
 
 
-class TestShippedDigits:
-    def test_description(self) -> None:
-        model, schedule, info = load_pretrained("digits", device="cpu")
-        np.testing.assert_allclose(schedule.alpha_bar, NoiseSchedule.linear().alpha_bar, rtol=1e-14)
-        assert info["command"] == "python -m diffusion_lib train --data digits --out runs/digits"
-        assert info["settings"]["seed"] == 0
-        assert info["step"] == 4000
-        assert info["data_digest"] == training._digest(digits())
-        assert sum(p.numel() for p in model.parameters()) < 500_000
-
-    def test_samples_look_like_digits(self) -> None:
-        """Their nearest real digits are about as near as those of unseen real digits are.
-
-        For comparison, a Gaussian with the mean and covariance of the digits must not pass.
-        """
-        x, labels = digits().flatten(1).numpy(), digit_labels().numpy()
-        nearest = KNeighborsClassifier(1).fit(x[::2], labels[::2])
-
-        def distance(images: np.ndarray) -> np.ndarray:
-            return nearest.kneighbors(images)[0][:, 0]
-
-        usual = np.quantile(distance(x[1::2]), 0.95)
-        rng = np.random.default_rng(0)
-        gaussian = rng.multivariate_normal(x.mean(axis=0), np.cov(x.T), 128)
-        assert (distance(gaussian) < usual).mean() < 0.3
-
-        model, schedule, info = load_pretrained("digits", device="cpu")
-        generator = torch.Generator().manual_seed(0)
-        x_T = torch.randn(128, *info["data_shape"][1:], generator=generator)
-        for sampler in (samplers.ddim, samplers.ddpm):
-            drawn = sampler(model, schedule.strided(50), x_T, generator=generator)
-            images = drawn.flatten(1).numpy()
-            assert (distance(images) < usual).mean() > 0.8
-            assert distance(images).min() > 0.5  # and none is a copy
-            assert len(set(nearest.predict(images))) == 10
-
-
-class TestFilesStayWhole:
-    @pytest.fixture
-    def path(self, tmp_path):
+class TestALossThatIsNotFinite:
+    def test_stops_with_step_checkpoint_and_advice(self, tmp_path) -> None:
         path = tmp_path / "run.safetensors"
-        train(trainer_of(small_mlp, POINTS, batch_size=8), 3).save(path)
-        return path
-
-    @pytest.mark.parametrize("kept", [0, 4, 100, 5000, -1])
-    def test_truncated(self, path, kept) -> None:
-        path.write_bytes(path.read_bytes()[:kept])
-        for read in (load_model, lambda path: Trainer.resume(path, POINTS)):
-            with pytest.raises(ValueError, match=r"run\.safetensors is damaged"):
-                read(path)
-
-    def test_foreign(self, path) -> None:
-        safetensors.torch.save_file({"a": torch.ones(2)}, path)
-        with pytest.raises(ValueError, match="not a checkpoint of diffusion_lib"):
-            load_model(path)
-        torch.save({"a": torch.ones(2)}, path)
-        with pytest.raises(ValueError, match="is damaged or not a checkpoint"):
-            load_model(path)
-        with pytest.raises(FileNotFoundError, match="does not exist"):
-            load_model(path.with_name("none.safetensors"))
-
-    @pytest.mark.parametrize(
-        "change",
-        [
-            lambda info: info.pop("step"),
-            lambda info: info.pop("settings"),
-            lambda info: info.update(step="many"),
-            lambda info: info.update(step=4),
-            lambda info: info.update(settings="x"),
-            lambda info: info["settings"].update(seed=1.5),
-            lambda info: info["settings"].update(colour="red"),
-            lambda info: info["settings"].pop("warmup"),
-            lambda info: info["settings"].update(prediction=["eps"]),
-            lambda info: info.update(data_shape=5),
-            lambda info: info.update(data_shape=[70, "x"]),
-            lambda info: info.update(network="mlp"),
-            lambda info: info.update(network={"name": "vit"}),
-            lambda info: info.update(network={"name": "mlp", "width": "wide"}),
-            lambda info: info.update(network={"name": ["mlp"]}),
-        ],
-    )
-    def test_a_description_that_was_changed(self, path, change) -> None:
-        with safetensors.safe_open(path, "pt") as file:
-            info = json.loads(file.metadata()["info"])
-        change(info)
-        self.rewrite(path, safetensors.torch.load_file(path), json.dumps(info))
-        with pytest.raises(ValueError, match=r"run\.safetensors is damaged: ") as error:
-            Trainer.resume(path, POINTS, device="cpu")
-        assert "\n" not in str(error.value)
-
-    @pytest.mark.parametrize("info", ["", "{", "[]", "null", "[" * 5000])
-    def test_a_description_that_is_none(self, path, info) -> None:
-        self.rewrite(path, safetensors.torch.load_file(path), info)
-        with pytest.raises(ValueError, match=r"run\.safetensors is damaged: "):
-            load_model(path)
-
-    @pytest.mark.parametrize(
-        ("name", "value"),
-        [
-            ("schedule.alpha_bar", None),
-            ("schedule.alpha_bar", torch.ones(3)),
-            ("schedule.times", torch.ones(3)),
-            ("random.cpu", torch.ones(3)),
-            ("optimizer.0.exp_avg", torch.ones(3)),
-            ("optimizer.0.step", None),
-            ("losses", torch.ones(7)),
-        ],
-    )
-    def test_tensors_that_were_changed(self, path, name, value) -> None:
-        with safetensors.safe_open(path, "pt") as file:
-            info = file.metadata()["info"]
-        tensors = safetensors.torch.load_file(path)
-        tensors[name] = value
-        self.rewrite(path, {k: v for k, v in tensors.items() if v is not None}, info)
-        with pytest.raises(ValueError, match=r"run\.safetensors is damaged: "):
-            Trainer.resume(path, POINTS, device="cpu")
-
-    def rewrite(self, path, tensors, info: str) -> None:
-        metadata = {"format": training.FORMAT, "info": info}
-        safetensors.torch.save_file(tensors, path, metadata)
-
-    @pytest.mark.parametrize(
-        ("notes", "match"),
-        [
-            ({"step": 3}, "step is not a name for a note"),
-            ({"settings": "x"}, "settings is not a name for a note"),
-            ({"x": torch.ones(1)}, "was not written: notes must be plain values; .*Tensor"),
-        ],
-    )
-    def test_notes_that_are_refused(self, path, notes, match) -> None:
+        trainer = trainer_of(small_mlp, POINTS.clone(), batch_size=8)
+        train(trainer, 60).save(path)
         before = path.read_bytes()
-        trainer = trainer_of(small_mlp, POINTS)
-        for write in (trainer.save, trainer.export):
-            with pytest.raises(ValueError, match=match):
-                write(path, **notes)
-        assert path.read_bytes() == before
-
-    def test_an_interrupted_write_leaves_nothing_behind(self, path, monkeypatch) -> None:
-        def interrupt(*_) -> None:
-            raise KeyboardInterrupt
-
-        before = path.read_bytes()
-        monkeypatch.setattr(os, "fsync", interrupt)
-        with pytest.raises(KeyboardInterrupt):
-            trainer_of(small_mlp, POINTS).save(path)
-        assert path.read_bytes() == before
-        assert [file.name for file in path.parent.iterdir()] == [path.name]
-
-    def test_a_folder_that_is_a_file(self, path) -> None:
-        below = path / "run.safetensors"
-        with pytest.raises(OSError, match=re.escape(f"{below} was not written: ")):
-            trainer_of(small_mlp, POINTS).save(below)
-
-    @pytest.mark.parametrize("failing", ["fsync", "replace"])
-    def test_a_write_that_fails_leaves_the_old_checkpoint(self, path, failing, monkeypatch) -> None:
-        before = path.read_bytes()
-
-        def fail(*_) -> None:
-            raise OSError(28, "No space left on device")
-
-        monkeypatch.setattr(os, failing, fail)
-        with pytest.raises(OSError, match="was not written: No space left on device"):
-            trainer_of(small_mlp, POINTS).save(path)
-        assert path.read_bytes() == before
-        assert [file.name for file in path.parent.iterdir()] == [path.name]
-
-    def test_spoiled_weights_are_not_saved(self, path) -> None:
-        before = path.read_bytes()
-        data = POINTS.clone()
-        trainer = trainer_of(small_mlp, data, batch_size=8)
-        train(trainer, 60)
+        train(trainer, 3)
         trainer.data[:] = float("nan")
-        with pytest.raises(FloatingPointError, match=r"loss became nan at step 61.*learning_rate"):
+        sentence = (
+            rf"loss became nan at step 64; {re.escape(str(path))} holds the good weights of step "
+            r"60 .*smaller learning_rate \(now 0\.001\), gradient_clip"
+        )
+        with pytest.raises(FloatingPointError, match=sentence):
             train(trainer, 60)
-        assert trainer.step == len(trainer.losses) == 60
+        assert trainer.step == len(trainer.losses) == len(trainer.gradient_norms) == 63
         with pytest.raises(FloatingPointError, match=r"was not written.*not finite"):
             trainer.save(path)
         assert path.read_bytes() == before
+        resumed = Trainer.resume(path, POINTS.clone(), device="cpu")
+        resumed.data[:] = float("nan")
+        with pytest.raises(FloatingPointError, match=f"at step 61; {re.escape(str(path))} holds"):
+            train(resumed, 1)
 
-    def test_metadata_is_plain_json(self, path) -> None:
-        header = path.read_bytes()
-        size = int.from_bytes(header[:8], "little")
-        metadata = json.loads(header[8 : 8 + size])["__metadata__"]
-        assert json.loads(metadata["info"])["network"] == small_mlp().config
+    def test_without_a_checkpoint(self) -> None:
+        trainer = trainer_of(small_mlp, POINTS.clone(), precision="bf16")
+        trainer.data[:] = float("inf")
+        with pytest.raises(
+            FloatingPointError, match=r'at step 1; no checkpoint .* precision="fp32"'
+        ):
+            train(trainer, 1)
 
 
 class TestErrors:
@@ -575,6 +669,18 @@ class TestErrors:
             ({"learning_rate": "fast"}, "learning_rate is 'fast'"),
             ({"ema_decay": None}, "ema_decay is None"),
             ({"gradient_clip": "1"}, "gradient_clip is '1'"),
+            ({"objective": "elbo"}, "objective is 'elbo'; it must be one of simple, min_snr, hyb"),
+            ({"objective": ["simple"]}, "objective is \\['simple'\\]"),
+            (
+                {"objective": "hybrid"},
+                "objective is 'hybrid' and the network has learned_variance=F",
+            ),
+            ({"precision": "fp8"}, "precision is 'fp8'; it must be one of fp32, bf16, fp16"),
+            ({"accumulate": 0}, "accumulate is 0"),
+            ({"accumulate": 3, "batch_size": 2}, "batch_size is 2; it must be at least 3"),
+            ({"label_dropout": 1.5}, r"label_dropout is 1\.5; it must be in \[0, 1\]"),
+            ({"label_dropout": -0.5}, r"label_dropout is -0\.5"),
+            ({"labels": LABELS}, "labels are given, but the network has classes=None"),
             ({"device": "tpu9"}, "device is 'tpu9'"),
             ({"device": None}, "device is None"),
             ({"device": "cpu:1"}, "device is 'cpu:1'; this machine has cpu:0"),
@@ -597,6 +703,27 @@ class TestErrors:
     def test_data(self, data, match) -> None:
         with pytest.raises(ValueError, match=match):
             Trainer(small_mlp(), SCHEDULE, data)
+
+    @pytest.mark.parametrize(
+        ("labels", "match"),
+        [
+            (LABELS[:60], r"labels is torch\.int64 of shape \(60,\); .* shape \(70,\)"),
+            (LABELS.float(), r"labels is torch\.float32"),
+            (LABELS.tolist(), "labels is list"),
+            (LABELS + 1, r"from 1 to 3; they must be 0\.\.2"),
+            (LABELS - 1, r"from -1 to 1; they must be 0\.\.2"),
+        ],
+    )
+    def test_labels(self, labels, match) -> None:
+        with pytest.raises(ValueError, match=match):
+            Trainer(with_classes(), SCHEDULE, POINTS, labels=labels)
+
+    def test_what_cannot_be_learned_is_said_before_the_first_step(self) -> None:
+        with pytest.raises(ValueError, match="pure noise"):
+            Trainer(small_mlp(), SCHEDULE.zero_terminal(), POINTS)
+        Trainer(small_mlp(), SCHEDULE.zero_terminal(), POINTS, prediction="v")
+        with pytest.raises(ValueError, match=r"objective is 'simple'.*learned_variance=True"):
+            Trainer(with_variance(), SCHEDULE, POINTS)
 
     @pytest.mark.parametrize("steps", [0, 2.5, "3", True])
     def test_steps(self, steps) -> None:
@@ -622,7 +749,7 @@ class TestErrors:
     def test_the_fused_optimiser_is_used_where_torch_has_it(self, kind, fused, monkeypatch) -> None:
         """Not on MPS, before torch 2.5; the meta device stands for every other kind here."""
         monkeypatch.setattr(training, "resolve_device", torch.device)
-        monkeypatch.setattr(training, "_seeded_random_state", lambda seed, device: {})
+        monkeypatch.setattr(torch, "Generator", lambda device: None)
         trainer = Trainer(small_mlp(), SCHEDULE, POINTS, device=kind)
         assert trainer.optimizer.defaults["fused"] is fused
 
@@ -635,14 +762,11 @@ class TestErrors:
         with pytest.raises(ValueError, match=r"device is 'cuda'; this machine has cpu"):
             resolve_device("cuda")
 
-    def test_unknown_pretrained(self) -> None:
-        with pytest.raises(ValueError, match=r"'cats'.*digits"):
-            load_pretrained("cats")
-
 
 class TestNoWaiting:
     def test_losses_are_read_in_blocks(self, monkeypatch) -> None:
         """No step reads a value back from the device: that would stall a GPU once per step."""
+        monkeypatch.setattr(objectives, "check_steps", lambda *_, **__: None)  # on the CPU alone
         reads = []
         for name in ("item", "tolist", "cpu", "numpy", "__bool__", "__float__", "__int__"):
             original = getattr(torch.Tensor, name)
