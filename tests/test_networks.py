@@ -141,8 +141,10 @@ class TestEveryNetwork:
             torch.zeros(2, c + 1),
             torch.zeros(2, c, dtype=torch.int64),
             torch.zeros(2, c, 1),
+            5,
         ):
-            shapes = re.escape(f"t has shape {tuple(t.shape)}; it must be (2,)") + f".*{c}"
+            given = f"{t.dtype} of shape {tuple(t.shape)}" if isinstance(t, torch.Tensor) else t
+            shapes = re.escape(f"t is {given}; it must be (2,)") + f".*{c}"
             with pytest.raises(ValueError, match=shapes):
                 model(x, t)
 

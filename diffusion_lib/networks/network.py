@@ -55,7 +55,7 @@ class Network(nn.Module):
             ValueError: x_t has a shape that this network does not take, t does not hold one time
                 per sample, or labels are not one integer of 0..K per sample. The values of labels
                 are looked at only on the CPU: to read them from another device would make it
-                wait. There torch itself stops at a label out of range.
+                wait. There, and in a compiled network, torch itself stops at a label out of range.
         """
         self._check_samples(x_t)
         return self._predict(x_t, self._condition(len(x_t), t, labels))
@@ -82,16 +82,14 @@ class Network(nn.Module):
 
     def _condition(self, batch: int, t: Tensor, labels: Tensor | None) -> Tensor:
         """What the layers are told: (batch, c), or (1, c) where it is the same for all samples."""
-        if t.ndim == 2 and t.is_floating_point():
-            fits, rows = t.shape[0] in (1, batch) and t.shape[1] == self.condition, t
-        else:
-            fits, rows = t.shape == (batch,), None
-        if not fits:
+        shape = t.shape if isinstance(t, Tensor) else None
+        embedded = shape in ((1, self.condition), (batch, self.condition)) and t.is_floating_point()
+        if shape != (batch,) and not embedded:
             raise ValueError(
-                f"t has shape {tuple(t.shape)}; it must be ({batch},), one time per sample, "
+                f"t is {described(t)}; it must be ({batch},), one time per sample, "
                 f"or ({batch}, {self.condition}) or (1, {self.condition}), rows of embed."
             )
-        rows = self.embed(t) if rows is None else rows
+        rows = t if embedded else self.embed(t)
         if self.label is not None:
             return rows + self._label_rows(self.label, batch, labels)
         if labels is not None:
