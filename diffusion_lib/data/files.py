@@ -329,11 +329,8 @@ def _picture(file: Path) -> Image.Image:
     """The picture in a file, upright, of mode L or RGB; what would lose something is refused."""
     from PIL import Image, ImageOps
 
-    try:
-        with Image.open(file) as opened:
-            picture = ImageOps.exif_transpose(opened)
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise ValueError(f"{file} cannot be read as a picture: {error}.") from None
+    with _reading(file, "picture"), Image.open(file) as opened:
+        picture = ImageOps.exif_transpose(opened)
     if picture.mode == "F" or picture.mode.startswith("I"):
         raise ValueError(f"{file} has more than 8 bits a pixel; save it as an 8-bit picture.")
     bands = picture.getbands()
