@@ -16,6 +16,7 @@ Papers: [DDPM] Ho et al. 2020, [DDIM] Song et al. 2021, [iDDPM] Nichol and Dhari
 
 from __future__ import annotations
 
+import importlib
 import math
 import sys
 from collections.abc import Callable, Iterable
@@ -66,8 +67,8 @@ def exp(x: Number) -> Number:
 def erf(x: Number) -> Number:
     """The error function, (2/√π) ∫₀ˣ exp(-u²) du."""
     library = _library_of(x)
-    if library.__name__ == "numpy":
-        from scipy import special as library  # NumPy itself has none
+    if library.__name__ == "numpy":  # which has none itself
+        return importlib.import_module("scipy.special").erf(x)
     return library.erf(x)
 
 

@@ -519,15 +519,15 @@ def _decoder_term(x_0_error: Tensor, x_0: Tensor, variance: float, levels: int |
 @contextmanager
 def evaluating(model: Model) -> Iterator[None]:
     """Evaluation mode inside, every submodule's own mode restored outside."""
-    modules = list(model.modules()) if isinstance(model, torch.nn.Module) else []
-    modes = [module.training for module in modules]
-    for module in modules:
+    modules = model.modules() if isinstance(model, torch.nn.Module) else []
+    training = [module for module in modules if module.training]
+    for module in training:
         module.training = False
     try:
         yield
     finally:
-        for module, mode in zip(modules, modes, strict=True):
-            module.training = mode
+        for module in training:
+            module.training = True
 
 
 def _check_rows(x_0: Tensor) -> None:
@@ -542,9 +542,8 @@ def split_output(output: Tensor, like: Tensor, name: str) -> tuple[Tensor, Tenso
         ValueError: unless the output is a tensor shaped like the named one, or has twice its
             second dimension.
     """
-    if torch.is_tensor(output) and output.ndim == like.ndim > 1:
-        doubled = (like.shape[0], 2 * like.shape[1], *like.shape[2:])
-        if output.shape == doubled:
+    if torch.is_tensor(output) and output.shape != like.shape and like.ndim > 1:
+        if output.shape == (like.shape[0], 2 * like.shape[1], *like.shape[2:]):
             prediction, v = output.chunk(2, dim=1)
             return prediction, v
     check_output(output, like, name)

@@ -895,7 +895,7 @@ def _two_etas(
     noise_std = cf.ddim_sigma(eta, *levels)
     kind = get_prediction(prediction)
     plan = samplers._plan_to_data(schedule, kind, cf.ddim_sigma(sqrt(eta), *levels), noise_std)
-    return samplers._run(model, plan, x_T, generator, clip, callback, progress)
+    return samplers._run(model, plan, x_T, samplers._Options(generator, clip, callback, progress))
 
 
 @_exhibit(
@@ -925,7 +925,7 @@ def _noise_at_the_last_step(
     sigma = cf.ddim_sigma(1.0, schedule.alpha_bar[:-1], schedule.alpha_bar[1:])
     kind = get_prediction(prediction)
     plan = samplers._plan_to_data(schedule, kind, sigma, sqrt(table[1:]))
-    return samplers._run(model, plan, x_T, generator, clip, callback, progress)
+    return samplers._run(model, plan, x_T, samplers._Options(generator, clip, callback, progress))
 
 
 @_exhibit(
