@@ -151,12 +151,12 @@ class TestEveryNetwork:
     def test_rows_of_embed_stand_for_times(self, model, shape) -> None:
         model = randomised(build(model.config))
         x, one = torch.randn(4, *shape), torch.tensor([321]).expand(4)
-        assert torch.equal(model(x, model.embed(TIMES)), model(x, TIMES))
-        assert model.embed(one).shape == (1, model.condition)
-        assert torch.equal(model(x, model.embed(one)), model(x, one))
-        rows = model.embed(TIMES)  # all times of a sampler in one call
+        assert torch.equal(model(x, model.embed_times(TIMES)), model(x, TIMES))
+        assert model.embed_times(one).shape == (1, model.condition)
+        assert torch.equal(model(x, model.embed_times(one)), model(x, one))
+        rows = model.embed_times(TIMES)  # all times of a sampler in one call
         for i in range(4):
-            torch.testing.assert_close(rows[i : i + 1], model.embed(TIMES[i : i + 1]))
+            torch.testing.assert_close(rows[i : i + 1], model.embed_times(TIMES[i : i + 1]))
 
     def test_the_first_half_is_the_prediction(self, model, shape) -> None:
         """With learned variance the output layer is the plain network's, and as much again."""
@@ -176,14 +176,14 @@ class TestEveryNetwork:
     def test_half_precision_keeps_the_time(self, model, shape, dtype) -> None:
         model = randomised(build(model.config))
         x, t = torch.randn(4, *shape), torch.tensor([997, 998, 999, 1000])  # one in bfloat16
-        truth, rows = model(x, t), model.embed(t)
+        truth, rows = model(x, t), model.embed_times(t)
         with torch.autocast("cpu", dtype):
-            mixed, mixed_rows = model(x, t), model.embed(t)
+            mixed, mixed_rows = model(x, t), model.embed_times(t)
         half = model.to(dtype)
         assert mixed.dtype == dtype
         for output in (mixed, half(x.to(dtype), t)):
             assert (output.float() - truth).norm() < 0.03 * truth.norm()
-        for embedded in (mixed_rows, half.embed(t)):
+        for embedded in (mixed_rows, half.embed_times(t)):
             assert (embedded.float() - rows).norm() < 0.01 * rows.norm()
 
     def test_double_precision(self, model, shape) -> None:
@@ -226,7 +226,7 @@ class TestLabels:
     def test_samples_keep_their_own_labels(self, model, shape) -> None:
         model, none = randomised(build(model.config)), model.config["classes"]
         x, labels = torch.randn(4, *shape), torch.tensor([0, none, 1, 0])
-        for t in (TIMES, torch.tensor([321]).expand(4), model.embed(TIMES[:1])):
+        for t in (TIMES, torch.tensor([321]).expand(4), model.embed_times(TIMES[:1])):
             together = model(x, t, labels)
             for i in range(4):
                 t_i = t[i : i + 1] if len(t) == 4 else t
@@ -237,7 +237,7 @@ class TestLabels:
         model, none = randomised(build(model.config)), model.config["classes"]
         x, labels = torch.randn(4, *shape), torch.tensor([1, none, 0, 1])
         table = model.label.weight
-        rows = model.embed(TIMES) + table[labels] - table[none]
+        rows = model.embed_times(TIMES) + table[labels] - table[none]
         torch.testing.assert_close(model(x, TIMES, labels), model(x, rows), rtol=1e-4, atol=1e-5)
 
     def test_only_the_labels_of_the_batch_learn(self, model, shape) -> None:
@@ -437,6 +437,14 @@ class TestDiT:
             model = DiT(4, 2, width, depth, heads, classes=1000, learned_variance=True)
         weights = sum(p.numel() for p in model.parameters()) - (width - 256) * width
         assert round(weights / 1e6) == millions
+
+    def test_blocks_start_as_the_identity_and_the_output_without_time(self) -> None:
+        model = DiT(width=16, depth=1)
+        h = torch.randn(2, 5, 16)
+        assert torch.equal(model.blocks[0](h, torch.randn(2, 16)), h)
+        nn.init.normal_(model.out.weight)
+        x = torch.randn(1, 1, 4, 4).expand(4, -1, -1, -1)
+        torch.testing.assert_close(model(x, TIMES), model(x, TIMES.flip(0)))
 
     def test_places_are_told_apart(self) -> None:
         """Without them the output patches would change places as the input patches do."""

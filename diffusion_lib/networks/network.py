@@ -43,7 +43,7 @@ class Network(nn.Module):
 
         Args:
             x_t: noisy samples.
-            t: their times; or rows that `embed` made of them, one per sample or one for all.
+            t: their times; or rows that `embed_times` made of them, one per sample or one for all.
             labels: 0..K-1, or K for "no label", with K classes; None is K for all.
 
         Returns:
@@ -60,7 +60,7 @@ class Network(nn.Module):
         self._check_samples(x_t)
         return self._predict(x_t, self._condition(len(x_t), t, labels))
 
-    def embed(self, t: Tensor) -> Tensor:
+    def embed_times(self, t: Tensor) -> Tensor:
         """What layers are told about the time alone: t (B,) -> (B, c), or (1, c) if t is expanded.
 
         A sampler embeds all its times in one call before its loop and passes one row a step.
@@ -89,7 +89,7 @@ class Network(nn.Module):
                 f"t is {described(t)}; it must be ({batch},), one time per sample, "
                 f"or ({batch}, {self.condition}) or (1, {self.condition}), rows of embed."
             )
-        rows = t if embedded else self.embed(t)
+        rows = t if embedded else self.embed_times(t)
         if self.label is not None:
             return rows + self._label_rows(self.label, batch, labels)
         if labels is not None:
