@@ -16,7 +16,7 @@ import diffusion_lib
 from diffusion_lib import samplers
 from diffusion_lib.networks import MLP, NETWORKS, DiT, UNet, build, default_network, time_embedding
 from diffusion_lib.networks.time_embedding import distinct_times
-from diffusion_lib.networks.unet import SelfAttention
+from diffusion_lib.networks.unet import ResidualBlock, SelfAttention
 from diffusion_lib.schedule import NoiseSchedule
 
 
@@ -293,7 +293,30 @@ class TestShippedNetwork:
         assert torch.equal(model.layers[2].weight, layers[4].weight)
 
 
+def test_mlp_equals_its_formula() -> None:
+    model = randomised(MLP(dim=2, width=8, depth=2, classes=3)).double()
+    x, labels = torch.randn(4, 2).double(), torch.tensor([0, 3, 1, 2])
+    told = model.time(time_embedding(TIMES, 8).double()) + model.label.weight[labels]
+    h = model.inp(x)
+    for layer in model.layers:
+        inside = h + told
+        h = h + layer(inside * inside.sigmoid())
+    torch.testing.assert_close(model(x, TIMES, labels), model.out(h * h.sigmoid()))
+
+
 class TestUNet:
+    def test_every_block_is_told_the_condition_through_a_silu(self) -> None:
+        model, told = UNet(width=8, multipliers=(1, 2), classes=3), []
+        for module in model.modules():
+            if isinstance(module, ResidualBlock):
+                module.register_forward_hook(lambda _, inputs, __: told.append(inputs[1]))
+        labels = torch.tensor([0, 3, 1, 2])
+        model(torch.randn(4, 1, 4, 4), TIMES, labels)
+        rows = model.time(time_embedding(TIMES, 8)) + model.label.weight[labels]
+        assert len(told) == 2 + 2 + 4  # down, middle, up
+        for condition in told:
+            torch.testing.assert_close(condition, rows * rows.sigmoid())
+
     def test_attention_where_it_is_asked_for(self) -> None:
         def looked_at(attention: list[int]) -> list[tuple[int, ...]]:
             """The sizes that attention sees, in order."""

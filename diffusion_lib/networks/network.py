@@ -87,7 +87,7 @@ class Network(nn.Module):
         if shape != (batch,) and not embedded:
             raise ValueError(
                 f"t is {described(t)}; it must be ({batch},), one time per sample, "
-                f"or ({batch}, {self.condition}) or (1, {self.condition}), rows of embed."
+                f"or ({batch}, {self.condition}) or (1, {self.condition}), rows of embed_times."
             )
         rows = t if embedded else self.embed_times(t)
         if self.label is not None:
