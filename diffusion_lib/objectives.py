@@ -281,11 +281,12 @@ def _output_weights(
 ) -> Tensor:
     """The weight of the squared error of the prediction itself, by step, float32 (T+1,)."""
     ratios = closed_forms.snr(schedule.alpha_bar[1:])
-    weights = np.asarray(weight(ratios), dtype=np.float64) * _x_0_factor(schedule, kind) ** 2
-    if weights.shape != ratios.shape or not (np.isfinite(weights) & (weights >= 0)).all():
+    weights = np.asarray(weight(ratios), dtype=np.float64)
+    if weights.shape not in ((), ratios.shape) or not ((weights >= 0) & (weights < np.inf)).all():
         raise ValueError(
             "weight must give one finite number of 0 or more for each signal-to-noise ratio."
         )
+    weights = weights * _x_0_factor(schedule, kind) ** 2
     return torch.from_numpy(np.concatenate([[0.0], weights])).float().to(device)
 
 

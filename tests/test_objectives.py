@@ -2,10 +2,12 @@
 
 import math
 
+import mpmath
 import numpy as np
 import pytest
 import torch
 
+from diffusion_lib import closed_forms, objectives, process
 from diffusion_lib.objectives import bound, simple_loss
 from diffusion_lib.schedule import NoiseSchedule
 from diffusion_lib.targets import GaussianMixture, gaussian
@@ -401,3 +403,287 @@ def test_a_bound_that_does_not_exist_gets_a_sentence_before_the_network_runs(cha
 def test_a_network_of_another_shape_has_no_bound():
     with pytest.raises(ValueError, match=r"output has shape \(4, 1\)"):
         bound(lambda x, t: x[:, :1], SHORT, torch.zeros(4, 2))
+
+
+def seeded(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+# --- Weighted, hybrid, learned, on a grid ---------------------------------------------------------
+
+WEIGHT_OF = {"eps": lambda snr: 1 / snr, "x_0": lambda snr: 1, "v": lambda snr: 1 / (snr + 1)}
+
+
+@pytest.mark.parametrize("prediction", WEIGHT_OF)
+def test_one_weight_means_the_same_for_every_prediction(prediction):
+    """Networks that imply the same data have the same loss, which is that of the data's error."""
+    schedule = NoiseSchedule.linear(50)
+    x_0 = torch.randn(300, 2, generator=seeded(1), dtype=torch.float64)
+    t, eps = objectives.draw_noise(schedule, x_0, seeded(2))
+    level = torch.tensor(schedule.alpha_bar)[t][:, None]
+    x_t = level.sqrt() * x_0 + (1 - level).sqrt() * eps
+    guess = 0.7 * x_t + 0.2
+    implied = {
+        "x_0": guess,
+        "eps": (x_t - level.sqrt() * guess) / (1 - level).sqrt(),
+        "v": (level.sqrt() * x_t - guess) / (1 - level).sqrt(),
+    }[prediction]
+    snr = level / (1 - level)
+    for weight in (lambda snr: snr, lambda snr: np.minimum(snr, 5.0), lambda snr: 1.0):
+        got = objectives.weighted_loss(
+            lambda x, times: implied, schedule, x_0, weight, prediction=prediction, t=t, eps=eps
+        )
+        want = (torch.as_tensor(weight(snr.numpy())) * (x_0 - guess) ** 2).mean()
+        assert float(got) == pytest.approx(float(want), rel=1e-6)
+
+
+@pytest.mark.parametrize("prediction", WEIGHT_OF)
+def test_min_snr_caps_the_weight_of_the_data_at_gamma(prediction):
+    schedule = NoiseSchedule.linear(50)
+    x_0 = torch.randn(64, 2, generator=seeded(1))
+    t, eps = objectives.draw_noise(schedule, x_0, seeded(2))
+    ratio = torch.tensor(schedule.snr)[t]
+    weight = ratio.clamp(max=3.0) * WEIGHT_OF[prediction](ratio)  # Hang et al. 2023, sec. 3.4
+    target = {
+        "eps": eps,
+        "x_0": x_0,
+        "v": process.linear_at(closed_forms.velocity, schedule, t, (x_0, eps)),
+    }[prediction]
+    got = objectives.min_snr_loss(
+        lambda x, t: 0 * x, schedule, x_0, gamma=3.0, prediction=prediction, t=t, eps=eps
+    )
+    want = (weight * target.double().square().mean(dim=1)).mean()
+    assert float(got) == pytest.approx(float(want), rel=1e-5)
+
+
+def test_simple_loss_is_the_weight_snr():
+    schedule, x_0 = NoiseSchedule.cosine(30), torch.randn(64, 2, generator=seeded(1))
+    t, eps = objectives.draw_noise(schedule, x_0, seeded(2))
+    simple = objectives.simple_loss(lambda x, t: 0.3 * x, schedule, x_0, t=t, eps=eps)
+    same = objectives.weighted_loss(
+        lambda x, t: 0.3 * x, schedule, x_0, lambda snr: snr, t=t, eps=eps
+    )
+    assert float(simple) == pytest.approx(float(same), rel=1e-6)
+
+
+def test_a_batch_in_parts_is_the_batch():
+    schedule, x_0 = NoiseSchedule.linear(), torch.randn(12, 3, generator=seeded(1))
+    labels = torch.arange(12)
+    t, eps = objectives.draw_noise(schedule, x_0, seeded(2))
+
+    def network(x, times, labels):
+        return x * labels[:, None] + times[:, None] / 1000
+
+    for loss in (objectives.simple_loss, objectives.min_snr_loss):
+        whole = loss(network, schedule, x_0, labels=labels, generator=seeded(2))
+        parts = [
+            loss(
+                network,
+                schedule,
+                x_0[i : i + 4],
+                labels=labels[i : i + 4],
+                t=t[i : i + 4],
+                eps=eps[i : i + 4],
+            )
+            for i in (0, 4, 8)
+        ]
+        assert float(sum(parts) / 3) == pytest.approx(float(whole), rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"t": torch.tensor([0, 5])}, "t runs from 0 to 5"),
+        ({"t": torch.tensor([-5, 5])}, "t runs from -5 to 5"),
+        ({"t": torch.tensor([1.0, 2.0])}, "t has shape"),
+        ({"t": torch.tensor([[1], [2]])}, "t has shape"),
+        ({"eps": torch.zeros(2, 1)}, r"eps has shape \(2, 1\)"),
+    ],
+)
+def test_steps_and_noise_that_do_not_fit_get_a_sentence(options, message):
+    with pytest.raises(ValueError, match=message):
+        objectives.simple_loss(None, NoiseSchedule.linear(), torch.zeros(2, 3), **options)
+
+
+@pytest.mark.parametrize("weight", [lambda snr: -snr, lambda snr: snr[:3], lambda snr: snr / 0])
+def test_a_weight_that_is_none_gets_a_sentence(weight):
+    with pytest.raises(ValueError, match="weight must give"), np.errstate(divide="ignore"):
+        objectives.weighted_loss(None, NoiseSchedule.linear(), torch.zeros(2, 3), weight)
+
+
+@pytest.mark.parametrize("gamma", [0, -1, math.inf, "5"])
+def test_a_gamma_that_is_none_gets_a_sentence(gamma):
+    with pytest.raises(ValueError, match="gamma is"):
+        objectives.min_snr_loss(None, NoiseSchedule.linear(), torch.zeros(2, 3), gamma=gamma)
+
+
+@pytest.mark.parametrize("loss", [objectives.simple_loss, objectives.hybrid_loss])
+def test_eps_is_not_trained_on_pure_noise(loss):
+    with pytest.raises(ValueError, match="with prediction 'v' or 'x_0'"):
+        loss(None, NoiseSchedule.linear().zero_terminal(), torch.zeros(2, 3))
+
+
+class Doubled(torch.nn.Module):
+    """The perfect mean of Gaussian data, and one number for the variance."""
+
+    def __init__(self, target, schedule, v):
+        super().__init__()
+        self.mean = target.model(schedule)
+        self.v = torch.nn.Parameter(torch.tensor(float(v), dtype=torch.float64))
+        self.shift = torch.nn.Parameter(torch.tensor(0.0, dtype=torch.float64))
+
+    def forward(self, x, t):
+        mean = self.mean(x, t) + self.shift
+        return torch.cat([mean, self.v.expand_as(x)], dim=1)
+
+
+def test_the_hybrid_loss_is_simple_plus_the_mean_term_of_the_bound():
+    schedule, target = NoiseSchedule.linear(6), gaussian([0.3], [[0.25]])
+    x_0 = target.sample(60_000, seeded(1))
+    model = Doubled(target, schedule, 0.4)
+    t, eps = objectives.draw_noise(schedule, x_0, seeded(2))
+    hybrid = objectives.hybrid_loss(model, schedule, x_0, bound_weight=0.5, t=t, eps=eps)
+    simple = objectives.simple_loss(model.mean, schedule, x_0, t=t, eps=eps)
+    part = float(hybrid - simple) / 0.5
+    # The same sum of divergences by the exact bound, all steps at once.
+    steps = objectives.bound(model, schedule, x_0, variance="learned", generator=seeded(3))
+    mean, error = steps.mean_and_error(steps.steps.sum(dim=1))
+    # One step a row, T times its term: its spread is below T times the largest term's.
+    spread = schedule.T * float(steps.steps.square().mean().sqrt()) / math.sqrt(len(x_0))
+    assert abs(part - float(mean)) < 4.5 * (float(error) + spread)
+
+
+def test_the_bound_reaches_the_variance_only():
+    schedule, target = NoiseSchedule.linear(6), gaussian([0.3], [[0.25]])
+    model = Doubled(target, schedule, 0.4)
+    x_0 = target.sample(1000, seeded(1))
+    t, eps = objectives.draw_noise(schedule, x_0, seeded(2))
+    objectives.hybrid_loss(model, schedule, x_0, bound_weight=1.0, t=t, eps=eps).backward()
+    of_mean = model.shift.grad.clone()
+    assert model.v.grad != 0
+    model.shift.grad = None
+    simple = objectives.simple_loss(lambda x, t: model(x, t)[:, :1], schedule, x_0, t=t, eps=eps)
+    simple.backward()
+    assert torch.allclose(of_mean, model.shift.grad, rtol=1e-12)
+
+
+def test_the_hybrid_loss_learns_the_variance_that_is_best():
+    """For Gaussian data the best variance of a step is known; the gradient vanishes there."""
+    target = gaussian([0.0], [[0.25]])
+    schedule = NoiseSchedule.linear(1000).subsequence([300, 600])
+    s, t_level = schedule.alpha_bar[1], schedule.alpha_bar[2]
+    best = closed_forms.data_reverse(0.0, 0.0, 0.25, s, t_level).variance
+    beta, posterior = schedule.beta[2], schedule.posterior_variance[2]
+    v = 2 * math.log(best / posterior) / math.log(beta / posterior) - 1
+    x_0 = target.sample(200_000, seeded(1))
+    t = torch.full((len(x_0),), 2)
+    eps = torch.randn(x_0.shape, generator=seeded(2), dtype=torch.float64)
+    gradients = []
+    for value in (v - 0.2, v, v + 0.2):
+        model = Doubled(target, schedule, value)
+        objectives.hybrid_loss(model, schedule, x_0, bound_weight=1.0, t=t, eps=eps).backward()
+        gradients.append(float(model.v.grad))
+    assert gradients[0] < 0 < gradients[2]
+    assert abs(gradients[1]) < 0.05 * min(-gradients[0], gradients[2])
+
+
+def test_a_network_without_a_variance_cannot_learn_one():
+    x_0, schedule = torch.zeros(4, 2), NoiseSchedule.linear(5)
+    with pytest.raises(ValueError, match="twice as many channels"):
+        objectives.hybrid_loss(lambda x, t: x, schedule, x_0)
+    with pytest.raises(ValueError, match="the network answers no variance"):
+        objectives.bound(lambda x, t: x, schedule, x_0, variance="learned")
+    with pytest.raises(ValueError, match="T = 1"):
+        objectives.hybrid_loss(lambda x, t: x, NoiseSchedule.linear(5).strided(1), x_0)
+
+
+@pytest.mark.parametrize(("v", "variance"), [(-1, "posterior"), (1, "beta")])
+def test_a_learned_variance_at_its_ends_has_the_fixed_bound(v, variance):
+    schedule, target = NoiseSchedule.linear(8), gaussian([0.3], [[0.25]])
+    x_0 = target.sample(50, seeded(1))
+    learned = objectives.bound(
+        Doubled(target, schedule, v), schedule, x_0, variance="learned", generator=seeded(2)
+    )
+    fixed = objectives.bound(
+        target.model(schedule), schedule, x_0, variance=variance, generator=seeded(2)
+    )
+    assert torch.allclose(learned.terms, fixed.terms, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("levels", [2, 5, 256])
+def test_the_discretised_decoder_is_a_probability_over_the_grid(levels):
+    """Summed over all values that the data can take, the shares of the bins are one."""
+    schedule = NoiseSchedule.linear(1000).subsequence([400])
+    grid = torch.linspace(-1, 1, levels, dtype=torch.float64)[:, None]
+    result = objectives.bound(
+        lambda x, t: torch.full_like(x, 0.37),
+        schedule,
+        grid,
+        prediction="x_0",
+        levels=levels,
+        decoder_variance=0.04,
+    )
+    assert float((-result.reconstruction).exp().sum()) == pytest.approx(1, rel=1e-9)
+    with mpmath.workdps(50):
+        half, x = mpmath.mpf(1) / (levels - 1), mpmath.mpf(float(grid[1]))
+        high = mpmath.inf if levels == 2 else (x + half - mpmath.mpf("0.37")) / mpmath.mpf("0.2")
+        low = (x - half - mpmath.mpf("0.37")) / mpmath.mpf("0.2")
+        want = -mpmath.log(mpmath.ncdf(high) - mpmath.ncdf(low))
+    assert float(result.reconstruction[1]) == pytest.approx(float(want), rel=1e-9)
+
+
+def test_bits_per_dimension_of_one_constant_picture():
+    """T = 1 and a decoder that is nearly sure: the prior is all that is left."""
+    schedule = NoiseSchedule.linear(1000).subsequence([1000])
+    x_0 = torch.full((4, 1, 2, 2), -1.0)
+    result = objectives.bound(
+        lambda x, t: torch.full_like(x, -1.0),
+        schedule,
+        x_0,
+        prediction="x_0",
+        levels=256,
+        decoder_variance=1e-8,
+    )
+    level = schedule.alpha_bar[1]
+    per_number = (level * 1 - level - math.log(1 - level)) / 2  # KL(N(-√ᾱ, 1-ᾱ) || N(0, 1))
+    bits = torch.full((4,), per_number / math.log(2), dtype=torch.float64)
+    assert torch.allclose(result.bits_per_dim.double(), bits, rtol=1e-4)
+    assert result.dimensions == 4
+
+
+@pytest.mark.parametrize(
+    ("x_0", "levels", "message"),
+    [
+        (torch.tensor([[0.5]]), 2, "not on a grid of 2 values"),
+        (torch.tensor([[100.0]]), 256, "x_0 runs from 100 to 100"),
+        (torch.tensor([[-1.0]]), 1, "levels is 1"),
+        (torch.tensor([[-1.0]]), 256.0, "levels is 256.0"),
+    ],
+)
+def test_data_off_the_grid_get_a_sentence(x_0, levels, message):
+    with pytest.raises(ValueError, match=message):
+        objectives.bound(None, NoiseSchedule.linear(3), x_0, levels=levels)
+
+
+def test_the_bound_of_a_schedule_that_ends_in_pure_noise():
+    """Data in one point and a perfect v: every divergence and the prior are zero."""
+    schedule = NoiseSchedule.linear(20).zero_terminal()
+
+    def model(x, t):
+        level = torch.tensor(schedule.alpha_bar)[t][:, None]
+        eps = (x - level.sqrt() * 3) / (1 - level).sqrt()
+        return level.sqrt() * eps - (1 - level).sqrt() * 3
+
+    x_0 = torch.full((5, 1), 3.0, dtype=torch.float64)
+    result = objectives.bound(model, schedule, x_0, prediction="v", generator=seeded())
+    assert float(result.terms[:, 1:].abs().max()) < 1e-12
+
+
+def test_an_error_bar_covers_the_truth():
+    """The standard error of the mean, over rows that are independent."""
+    result = objectives.Bound(torch.randn(10_000, 3, generator=seeded()) + 1, dimensions=2)
+    mean, error = result.mean_and_error(result.terms)
+    assert mean.shape == error.shape == (3,)
+    assert torch.allclose(error, torch.full((3,), 0.01), rtol=0.05)
+    with pytest.raises(ValueError, match="at least 2"):
+        result.mean_and_error(result.terms[:1])
