@@ -12,6 +12,7 @@ import torch
 from sklearn.datasets import load_digits
 
 from diffusion_lib import data
+from diffusion_lib.data import arrays
 
 
 class TestScaling:
@@ -310,6 +311,14 @@ class TestStored:
         batches = list(torch.utils.data.DataLoader(data.Stored(self.IMAGES), batch_size=4))
         assert torch.equal(torch.cat(batches), whole)
         assert torch.equal(torch.stack(list(data.Stored(self.IMAGES))), whole)
+
+    def test_what_is_large(self, monkeypatch) -> None:
+        """The limit is that of the samples in float32, whatever they are stored as."""
+        size = 4 * self.IMAGES.size
+        monkeypatch.setattr(arrays, "LARGE", size)
+        assert isinstance(data.labelled(self.IMAGES, None).samples, torch.Tensor)
+        monkeypatch.setattr(arrays, "LARGE", size - 1)
+        assert isinstance(data.labelled(self.IMAGES, None).samples, data.Stored)
 
 
 class TestLabels:

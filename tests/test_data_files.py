@@ -258,8 +258,10 @@ class TestIdx:
     @pytest.mark.parametrize("kind", [0x0D, 0x0E])
     def test_floats_are_untouched(self, tmp_path, kind) -> None:
         array = RNG.normal(size=(4, 3)).astype(np.float32)
-        (tmp_path / "x.idx2").write_bytes(idx(array, kind))
-        assert np.array_equal(data.load(tmp_path / "x.idx2"), array)
+        (tmp_path / "points.idx1").write_bytes(idx(array, kind))  # not its own labels
+        samples, labels = data.load_labelled(tmp_path / "points.idx1")
+        assert np.array_equal(samples, array)
+        assert labels is None
 
     @pytest.mark.parametrize("kind", [0x09, 0x0B, 0x0C])
     def test_labels_of_other_types(self, tmp_path, kind) -> None:
@@ -361,8 +363,10 @@ class TestCifar:
         assert labels.tolist() == [9]
 
     def test_folder_of_ten(self, tmp_path) -> None:
-        (tmp_path / "data_batch_2.bin").write_bytes(self.ten([3, 4], [0, 9]))
-        (tmp_path / "data_batch_1.bin").write_bytes(self.ten([0, 1, 2], [5, 6, 7]))
+        (tmp_path / "data_batch_2.bin").write_bytes(self.ten([2], [7]))
+        (tmp_path / "data_batch_4.bin").write_bytes(self.ten([4], [9]))
+        (tmp_path / "data_batch_1.bin").write_bytes(self.ten([0, 1], [5, 6]))
+        (tmp_path / "data_batch_3.bin").write_bytes(self.ten([3], [0]))
         (tmp_path / "test_batch.bin").write_bytes(self.ten([5], [1]))
         (tmp_path / "batches.meta.txt").write_text("airplane\n")
         samples, labels = data.load_labelled(tmp_path)
