@@ -327,7 +327,7 @@ def compare(
 
     How it is made fair is told at the head of this module. Statistics of different numbers of rows
     are not comparable: to compare two models whose numbers of samples differ, set ``rows``. The
-    work grows with its square: a minute for 5000 rows of few dimensions, two seconds for 1000.
+    work grows with its square: a minute for 5000 rows of few dimensions, seconds for 1000.
 
     Args:
         samples: shape (m, ...), floating point, on any device.
