@@ -96,18 +96,21 @@ def normal_log_density(x: Number, mean: Number, variance: Number) -> Number:
     return -(log(2 * pi * variance) + (x - mean) ** 2 / variance) / 2
 
 
-def log_bin_probability(low: Number, high: Number) -> Number:
-    r""":math:`\log\big(\Phi(b)-\Phi(a)\big)`, the standard normal law's share of a bin, in nats.
+def log_bin_probability(low: Number, high: Number, mean: Number, variance: Number) -> Number:
+    r""":math:`\log\int_a^b\mathcal N(x;\mu,v)\,dx`, a Gaussian's share of a bin, in nats.
 
-    .. math:: \Phi(b)-\Phi(a)=\tfrac12\Big(\operatorname{erf}\frac b{\sqrt2}
-              -\operatorname{erf}\frac a{\sqrt2}\Big)
+    .. math:: \log\tfrac12\Big(\operatorname{erf}\frac{b-\mu}{\sqrt{2v}}
+              -\operatorname{erf}\frac{a-\mu}{\sqrt{2v}}\Big)
 
     Needs a < b; either may be infinite. Tensors stay exact far out in both tails, where the
     difference itself is 0 in floating point. The decoder of 8-bit images; source: [DDPM] eq. 13.
     """
+    deviation = sqrt(variance)
+    low, high = (low - mean) / deviation, (high - mean) / deviation
     library = _library_of(low, high)
     if library.__name__ != "torch":
-        return log((erf(high / library.sqrt(2)) - erf(low / library.sqrt(2))) / 2)
+        root = library.sqrt(2)
+        return log((erf(high / root) - erf(low / root)) / 2)
     # The law is symmetric: of the two tails take the one in which the bin lies, and there
     # log(P - p) = log P + log(1 - p/P) of two numbers that are logarithms already.
     right = low + high > 0

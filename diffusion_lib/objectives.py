@@ -511,10 +511,10 @@ def _decoder_term(x_0_error: Tensor, x_0: Tensor, variance: float, levels: int |
     """What :math:`-\\log p(x_0|x_1)` is in every coordinate; its mean is the predicted data."""
     if levels is None:
         return -closed_forms.normal_log_density(x_0_error, 0.0, variance)
-    deviation, half = math.sqrt(variance), 1 / (levels - 1)
-    low = torch.where(x_0 - half < -1, -math.inf, (x_0_error - half) / deviation)
-    high = torch.where(x_0 + half > 1, math.inf, (x_0_error + half) / deviation)
-    return -closed_forms.log_bin_probability(low, high)
+    half = 1 / (levels - 1)
+    low = torch.where(x_0 - half < -1, -math.inf, x_0 - half)
+    high = torch.where(x_0 + half > 1, math.inf, x_0 + half)
+    return -closed_forms.log_bin_probability(low, high, x_0 - x_0_error, variance)
 
 
 @contextmanager
@@ -543,10 +543,10 @@ def split_output(output: Tensor, like: Tensor, name: str) -> tuple[Tensor, Tenso
         ValueError: unless the output is a tensor shaped like the named one, or has twice its
             second dimension.
     """
-    if torch.is_tensor(output) and output.shape != like.shape and like.ndim > 1:
-        if output.shape == (like.shape[0], 2 * like.shape[1], *like.shape[2:]):
-            prediction, v = output.chunk(2, dim=1)
-            return prediction, v
+    doubled = torch.is_tensor(output) and output.shape != like.shape and like.ndim > 1
+    if doubled and output.shape == (like.shape[0], 2 * like.shape[1], *like.shape[2:]):
+        prediction, v = output.chunk(2, dim=1)
+        return prediction, v
     check_output(output, like, name)
     return output, None
 

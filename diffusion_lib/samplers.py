@@ -32,7 +32,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from . import closed_forms
-from .closed_forms import Number
+from .closed_forms import Gaussian, Number
 from .objectives import LARGEST_WEIGHT, Model, evaluating, split_output
 from .prediction import X_0, Prediction, check_readable, get_prediction, learned_variance
 from .process import check_samples
@@ -533,7 +533,7 @@ def _own_sigma(schedule: NoiseSchedule, sigma: ArrayLike) -> Table:
             f"sigma has shape {table.shape}; it must hold {schedule.T + 1} deviations, that of the "
             "step from t at index t."
         )
-    largest = np.sqrt(1 - schedule.alpha_bar[:-1])
+    largest = closed_forms.noised(0.0, 1.0, schedule.alpha_bar[:-1])
     bad = np.flatnonzero(~((table[1:] >= 0) & (table[1:] <= largest)))
     if len(bad):
         t = bad[0] + 1
@@ -595,8 +595,8 @@ def _learned_rule(plan: _Plan, generator: Generators, like: Tensor) -> Advance:
             )
         x = _combine(rows[number], x, answer)
         if stds[number] > 0:
-            deviation = learned_variance(v.to(x.dtype), *levels[number]).sqrt()
-            x = x + deviation * _standard_normal(x, generator)
+            variance = learned_variance(v.to(x.dtype), *levels[number])
+            x = closed_forms.draw(Gaussian(x, variance), _standard_normal(x, generator))
         return x, answer
 
     return advance

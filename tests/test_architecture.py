@@ -2,6 +2,7 @@
 
 import ast
 import graphlib
+import itertools
 import re
 import sys
 import tomllib
@@ -44,7 +45,7 @@ def ours(module):
 def documented_levels():
     """The order in the package's docstring: lowest first, the command line last."""
     chain = re.search(
-        r"downwards only: (.*) ← the command line\.", diffusion_lib.__doc__, re.DOTALL
+        r"downwards only: (.*) ←\s+the command line\.", diffusion_lib.__doc__, re.DOTALL
     ).group(1)
     return [*(re.findall(r"`(\w+)`", part) for part in chain.split("←")), ["__main__"]]
 
@@ -79,7 +80,9 @@ def test_closed_forms_need_nothing_but_python():
 
 def test_every_package_that_is_imported_is_declared():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    declared = {re.match(r"[\w.-]+", line).group() for line in project["dependencies"]}
+    optional = itertools.chain(*project["optional-dependencies"].values())
+    lines = [*project["dependencies"], *optional]
+    declared = {re.match(r"[\w.-]+", line).group() for line in lines}
     imported = {name.split(".")[0] for path in TREES for name in imports(path)}
     others = imported - sys.stdlib_module_names - {"diffusion_lib"} - ONLY_IN_NOTEBOOKS
     assert {DISTRIBUTIONS.get(name, name) for name in others} == declared
@@ -100,8 +103,11 @@ def test_nothing_is_pickled(path):
             assert options.get("allow_pickle") == "False", ast.unparse(call)
 
 
-# A standard deviation from a variance is no formula of diffusion mathematics.
-ALLOWED_ROOTS = {"samplers": ["np.sqrt(betas[variance])"]}
+# A standard deviation from a variance is no formula of diffusion mathematics, nor is an error bar.
+ALLOWED_ROOTS = {
+    "samplers": ["np.sqrt(variances[variance])"],
+    "objectives": ["math.sqrt(len(values))"],
+}
 
 
 def roots(tree):

@@ -255,7 +255,8 @@ def test_pi_stays_exact_when_only_the_variance_is_a_symbol():
     [(-1, 1), (0.3, 0.31), (-40, -39.9), (39.9, 40), (-math.inf, -30), (30, math.inf), (5, 5.004)],
 )
 def test_the_share_of_a_bin_is_exact_in_both_tails(low, high):
-    got = cf.log_bin_probability(*(torch.tensor(x, dtype=torch.float64) for x in (low, high)))
+    ends = (torch.tensor(0.5 * x + 3, dtype=torch.float64) for x in (low, high))
+    got = cf.log_bin_probability(*ends, 3.0, 0.25)
     with mpmath.workdps(50):
         # The tail in which nothing cancels.
         a, b = (-high, -low) if low + high > 0 else (low, high)
