@@ -16,7 +16,6 @@ Papers: [DDPM] Ho et al. 2020, [DDIM] Song et al. 2021, [iDDPM] Nichol and Dhari
 
 from __future__ import annotations
 
-import importlib
 import math
 import sys
 from collections.abc import Callable, Iterable
@@ -67,9 +66,8 @@ def exp(x: Number) -> Number:
 def erf(x: Number) -> Number:
     """The error function, (2/√π) ∫₀ˣ exp(-u²) du."""
     library = _library_of(x)
-    if library.__name__ == "numpy":  # which has none itself
-        return importlib.import_module("scipy.special").erf(x)
-    return library.erf(x)
+    # NumPy has none; Python's own will do, one number at a time.
+    return library.vectorize(math.erf)(x) if library.__name__ == "numpy" else library.erf(x)
 
 
 # --- Gaussians ------------------------------------------------------------------------------------
