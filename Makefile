@@ -7,7 +7,7 @@
 
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: help book test notebooks mutants bench repository has-url clean
+.PHONY: help book test notebooks mutants bench peers repository has-url clean
 
 BIN := .venv/bin
 BOOK := _build/html/index.html
@@ -61,8 +61,11 @@ notebooks: $(READY)  ## run all notebooks again and store their outputs
 mutants: $(READY)  ## plant mistakes in what changed and see that they are noticed
 	@$(BIN)/python tools/mutants.py
 
-bench: $(READY)  ## time sampling and training against bare network calls
-	@$(BIN)/python -m benchmarks
+bench: $(READY)  ## time other libraries and ours in one run, and write the page of the book
+	@$(BIN)/python -m benchmarks --write
+
+peers: $(READY)  ## install the libraries that ours is compared with
+	@$(BIN)/python -m benchmarks.environment
 
 repository: has-url $(READY)  ## set the repository's address: make repository URL=https://github.com/OWNER/NAME
 	@$(BIN)/python tools/repository.py "$(URL)"
@@ -70,5 +73,5 @@ repository: has-url $(READY)  ## set the repository's address: make repository U
 has-url:
 	@test -n "$(URL)" || { echo "Say which: make repository URL=https://github.com/OWNER/NAME" >&2; exit 2; }
 
-clean:  ## remove what was built and .venv
-	@rm -rf _build build .venv *.egg-info .pytest_cache .mypy_cache .ruff_cache
+clean:  ## remove what was built, .venv and .venv-peers
+	@rm -rf _build build .venv .venv-peers *.egg-info .pytest_cache .mypy_cache .ruff_cache

@@ -1,147 +1,332 @@
-"""What the library costs on top of the network: ratios, both sides timed in turn in one run.
+"""What libraries cost on top of the network: ratios, all sides timed in turn in one run.
 
-    python -m benchmarks
+    python -m benchmarks [--write]
 
 A sampling loop is compared with the same number of bare network calls, a training step with a bare
-forward, backward and Adam step. The network is a 3 x 128 MLP on 2-D points in float32, small enough
-that overhead shows. Two baselines are given for each, so that no trick hides in the choice:
+forward, backward and Adam step. Two baselines are given for each, so that no trick hides in the
+choice:
 
-- sampling: calls that get the times as our samplers pass them (one row of embedding serves the
-  batch), and calls with a time for every sample, as other libraries make them;
-- training: torch's fused Adam, which the trainer uses, and torch's default Adam.
+- sampling: calls with a time for every sample, as most networks take it, and calls that are told
+  that the whole batch has one time (an expanded tensor: one row of embedding serves all);
+- training: torch's default Adam, and its fused Adam, which our trainer uses.
 
-The two sides alternate, and so does which comes first. A ratio is the median over 9 to 31 pairs,
-as many as fit in a few seconds, with the quartiles behind it.
+The networks are trained, or samples would run away to values that slow down the network itself. A
+time is the CPU time of the process, which other programs on the machine disturb least. In a round
+everyone runs once, in an order that changes; a ratio is the median over the rounds, with quartiles.
 """
 
 from __future__ import annotations
 
+import argparse
+import copy
+import datetime
+import os
+import platform
 import statistics
+import subprocess
+import sys
 import time
 from collections.abc import Callable
+from functools import partial
+from importlib.metadata import version
+from pathlib import Path
+from unittest.mock import patch
 
 import torch
+from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from diffusion_lib.data import moons
+from diffusion_lib.data import digits, moons
 from diffusion_lib.networks import MLP
-from diffusion_lib.samplers import ddim, ddpm
-from diffusion_lib.schedule import NoiseSchedule
-from diffusion_lib.training import Trainer
+from diffusion_lib.training import Trainer, load_pretrained
 
-STEPS = 50
-PAIRS = 9, 31  # at least, at most
-ENOUGH = 4.0  # seconds for the pairs of one row
-SCHEDULE = NoiseSchedule.linear()
+from .peers import SCHEDULE, STEPS, adam, sampling, training
+
+PAGE = Path(__file__).resolve().parent.parent / "book" / "benchmarks.md"
+LIBRARIES = ("diffusion_lib", "smalldiffusion", "diffusers", "denoising-diffusion-pytorch", "azula")
+ROUNDS = 5, 31  # at least, at most
+EACH, ONE = "a time for each sample", "one time for the batch"
+DEFAULT, FUSED = "default Adam", "fused Adam"
 
 Job = Callable[[], object]
+Times = dict[str, list[float]]
 
 
-def network(device: torch.device) -> MLP:
-    """The network of every row, with a random output layer so that nothing is trivially zero."""
+# --- what is timed --------------------------------------------------------------------------------
+
+
+def points_network() -> nn.Module:
+    """A 3 x 128 MLP on 2-D points, trained for a second: small enough that overhead shows."""
     torch.manual_seed(0)
-    model = MLP(dim=2, width=128, depth=3).to(device)
-    torch.nn.init.normal_(model.out.weight, std=0.1)
-    return model
+    trainer = Trainer(MLP(dim=2, width=128, depth=3), SCHEDULE, moons(10_000), device="cpu")
+    trainer.train(500, progress=False)
+    return trainer.ema.requires_grad_(True)
 
 
-def seconds(job: Job, device: torch.device) -> float:
-    """Wall time of one call, the device's queue emptied before and after."""
-    if device.type == "cuda":
-        torch.cuda.synchronize()
-    start = time.perf_counter()
-    job()
-    if device.type == "cuda":
-        torch.cuda.synchronize()
-    return time.perf_counter() - start
+def digits_network() -> nn.Module:
+    """The U-Net that comes with the library, for digits of 8 x 8 pixels."""
+    return load_pretrained("digits", device="cpu")[0].requires_grad_(True)
 
 
-def compare(ours: Job, bare: Job, device: torch.device) -> str:
-    """Our time, the bare time, and the ratio with its quartiles, over alternating repetitions."""
-    seconds(ours, device), seconds(bare, device)
-    pairs: list[tuple[float, float]] = []
-    while len(pairs) < PAIRS[0] or (len(pairs) < PAIRS[1] and sum(map(sum, pairs)) < ENOUGH):
-        if len(pairs) % 2:
-            mine, theirs = seconds(ours, device), seconds(bare, device)
-        else:
-            theirs, mine = seconds(bare, device), seconds(ours, device)
-        pairs.append((mine, theirs))
-    ratios = [a / b for a, b in pairs]
-    low, middle, high = statistics.quantiles(ratios, n=4)
-    per_step = [1e3 * statistics.median(side) / STEPS for side in zip(*pairs, strict=True)]
-    return f"{per_step[0]:9.3f} {per_step[1]:9.3f}   {middle:5.2f}  ({low:.2f} to {high:.2f})"
+def bare_calls(network: nn.Module, x: Tensor) -> dict[str, Job]:
+    """As many calls of the network as a loop makes, and nothing else."""
+    one = torch.tensor(SCHEDULE.strided(STEPS).times[:0:-1].copy())[:, None].expand(-1, len(x))
+
+    @torch.no_grad()
+    def run(times: tuple[Tensor, ...]) -> None:
+        for t in times:
+            network(x, t)
+
+    return {EACH: partial(run, one.contiguous().unbind()), ONE: partial(run, one.unbind())}
 
 
-def sampling_jobs(
-    sampler: Callable, batch: int, device: torch.device
-) -> dict[str, tuple[Job, Job]]:
-    """Our loop and its bare network calls, for both kinds of times."""
-    model = network(device).eval()
-    schedule = SCHEDULE.strided(STEPS)
-    x_T = torch.randn(batch, 2, device=device)
-    shared = torch.tensor(schedule.times[:0:-1].copy(), device=device)[:, None].expand(-1, batch)
+def bare_training(make: Callable[[], nn.Module], x: Tensor, steps: int) -> dict[str, Job]:
+    """Forward, backward and Adam step on one batch, again and again."""
+    t = torch.randint(1, SCHEDULE.T + 1, (len(x),))
 
-    def calls(times: tuple[torch.Tensor, ...]) -> Job:
-        def run() -> None:
-            with torch.no_grad():
-                for t in times:
-                    model(x_T, t)
+    def run(model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+        for _ in range(steps):
+            loss = torch.nn.functional.mse_loss(model(x, t), x)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
 
-        return run
-
-    def ours() -> torch.Tensor:
-        return sampler(model, schedule, x_T)
-
+    plain, fused = make(), make()
     return {
-        "one time for the batch": (ours, calls(shared.unbind())),
-        "a time for each sample": (ours, calls(shared.contiguous().unbind())),
+        DEFAULT: partial(run, plain, adam(plain)),
+        FUSED: partial(run, fused, torch.optim.Adam(fused.parameters(), lr=1e-3, fused=True)),
     }
 
 
-def training_jobs(batch: int, device: torch.device) -> dict[str, tuple[Job, Job]]:
-    """Steps of the trainer, moving average included, and bare steps with either Adam."""
-    data = moons(10_000)
-    trainer = Trainer(network(device), SCHEDULE, data, batch_size=batch, device=device)
-    x = data[:batch].to(device)
-    t = torch.randint(1, SCHEDULE.T + 1, (batch,), device=device)
+def sampling_jobs(kind: str, network: nn.Module, shape: tuple[int, ...]) -> dict[str, Job]:
+    x_T = torch.randn(shape, generator=torch.Generator().manual_seed(1))
+    return {**sampling(kind, network, x_T), **bare_calls(network, x_T)}
 
-    def bare(**options: bool) -> Job:
-        model = network(device)
-        optimizer = torch.optim.Adam(model.parameters(), lr=1e-3, **options)
 
-        def run() -> None:
-            for _ in range(STEPS):
-                loss = torch.nn.functional.mse_loss(model(x, t), x)
-                optimizer.zero_grad()
-                loss.backward()
-                optimizer.step()
+def training_jobs(network: nn.Module, data: Tensor, batch: int, steps: int) -> dict[str, Job]:
+    def make() -> nn.Module:
+        return copy.deepcopy(network).train()
 
-        return run
+    return {**training(make, data, batch, steps), **bare_training(make, data[:batch], steps)}
 
-    def ours() -> torch.Tensor:
-        return trainer.train(STEPS, progress=False)
 
-    return {"fused Adam": (ours, bare(fused=True)), "default Adam": (ours, bare())}
+# --- correctness first ----------------------------------------------------------------------------
+
+
+def disagreements(network: nn.Module) -> dict[str, float]:
+    """The largest difference of everyone's samples to ours, from the same noise."""
+    x_T = torch.randn(64, 2, generator=torch.Generator().manual_seed(1))
+    draw = torch.randn
+
+    def given(*shape: object, **options: object) -> Tensor:
+        """denoising-diffusion-pytorch draws its starting noise itself, as sequences."""
+        return x_T[..., None] if shape == ((64, 2, 1),) else draw(*shape, **options)
+
+    largest = dict.fromkeys(LIBRARIES, 0.0)
+    for kind in ("ddpm", "ddim"):
+        ends = {}
+        for name, job in sampling(kind, network, x_T).items():
+            torch.manual_seed(2)
+            with patch("torch.randn", given):
+                ends[name] = job()
+        for name, end in ends.items():
+            difference = (end - ends["diffusion_lib"]).abs().max().item()
+            largest[name] = max(largest[name], difference)
+    return largest
+
+
+# --- timing ---------------------------------------------------------------------------------------
+
+
+def timed(jobs: dict[str, Job], seconds: float) -> Times:
+    """CPU seconds of every job in every round; as many rounds as fit."""
+    for job in jobs.values():
+        job()
+    times: Times = {name: [] for name in jobs}
+    names, spent, rounds = list(jobs), 0.0, 0
+    while rounds < ROUNDS[0] or (rounds < ROUNDS[1] and spent < seconds):
+        names = [*names[1:], names[0]]
+        for name in names:
+            start = time.process_time()
+            jobs[name]()
+            times[name].append(time.process_time() - start)
+            spent += times[name][-1]
+        rounds += 1
+    return times
+
+
+def ratio(times: Times, name: str, baseline: str) -> str:
+    ratios = [a / b for a, b in zip(times[name], times[baseline], strict=True)]
+    low, _, high = statistics.quantiles(ratios, n=4)
+    return f"{statistics.median(ratios):.2f} ({low:.2f}–{high:.2f})"
+
+
+def table(rows: dict[str, tuple[Times, int]], baseline: str) -> list[str]:
+    """Ratios to a baseline, and what one bare step takes."""
+    lines = [
+        f"| | {' | '.join(LIBRARIES)} | bare step, ms |",
+        "|---|" + "---|" * (len(LIBRARIES) + 1),
+    ]
+    for label, (times, steps) in rows.items():
+        cells = [ratio(times, name, baseline) for name in LIBRARIES]
+        bare = 1e3 * statistics.median(times[baseline]) / steps
+        lines.append(f"| {label} | **{cells[0]}** | {' | '.join(cells[1:])} | {bare:.3f} |")
+    return lines
+
+
+# --- memory ---------------------------------------------------------------------------------------
+
+
+def memory_of(task: str, library: str) -> float:
+    """How far the process grows above what it holds before, at most, in MiB (Linux)."""
+
+    def kibibytes(field: str) -> int:
+        status = Path("/proc/self/status").read_text(encoding="ascii")
+        return int(status.split(f"{field}:")[1].split()[0])
+
+    if task == "sampling":
+        job = sampling("ddim", digits_network(), torch.randn(256, 1, 8, 8))[library]
+    else:
+        job = training(digits_network, digits(), 256, 3)[library]
+    Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # the peak starts here
+    before = kibibytes("VmRSS")
+    job()
+    return (kibibytes("VmHWM") - before) / 1024
+
+
+def memory() -> list[str]:
+    """The table of memory, each number from a process of its own; empty where it is not Linux."""
+    if platform.system() != "Linux":
+        return []
+    # With the system's own habits: here it matters that memory is given back.
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("MALLOC_")}
+    lines = [f"| MiB | {' | '.join(LIBRARIES)} |", "|---|" + "---|" * len(LIBRARIES)]
+    for task in ("sampling", "training"):
+        cells = []
+        for library in LIBRARIES:
+            command = [sys.executable, "-m", "benchmarks.bench", "--memory", task, library]
+            cells.append(subprocess.check_output(command, text=True, env=clean).strip())
+        lines.append(f"| {task}, U-Net, batch 256 | {' | '.join(cells)} |")
+    return lines
+
+
+# --- the page -------------------------------------------------------------------------------------
+
+
+def page(seconds: float) -> str:
+    """Everything, as Markdown."""
+    points, pictures = points_network(), digits_network()
+    agree = disagreements(points)
+    if max(agree.values()) > 1e-4:
+        raise SystemExit(f"The samples differ, so there is nothing to compare: {agree}")
+    plan: dict[str, Callable[[], dict[str, Job]]] = {}
+    for kind in ("ddpm", "ddim"):
+        for batch in (1, 64, 4096):
+            label = f"{kind.upper()}, MLP, batch {batch}"
+            plan[label] = partial(sampling_jobs, kind, points, (batch, 2))
+        label = f"{kind.upper()}, U-Net, batch 16"
+        plan[label] = partial(sampling_jobs, kind, pictures, (16, 1, 8, 8))
+    trained: dict[str, Callable[[], dict[str, Job]]] = {
+        "MLP, batch 64": partial(training_jobs, points, moons(10_000), 64, STEPS),
+        "MLP, batch 256": partial(training_jobs, points, moons(10_000), 256, STEPS),
+        "U-Net, batch 64": partial(training_jobs, pictures, digits(), 64, 5),
+    }
+    progress = tqdm(total=len(plan) + len(trained), disable=False, leave=False)
+    loops, steps = {}, {}
+    for label, jobs in plan.items():
+        loops[label] = timed(jobs(), seconds), STEPS
+        progress.update()
+    for label, jobs in trained.items():
+        steps[label] = timed(jobs(), seconds), 5 if label.startswith("U-Net") else STEPS
+        progress.update()
+    progress.close()
+    said = ", ".join(f"{name} {agree[name]:.0e}" for name in LIBRARIES[1:])
+    return "\n".join(
+        [
+            *INTRODUCTION.format(machine=machine(), versions=versions(), agree=said).splitlines(),
+            "",
+            "## Sampling",
+            "",
+            "The time of a loop of 50 steps over the time of 50 calls of the network, which get a",
+            "time for each sample.",
+            "",
+            *table(loops, EACH),
+            "",
+            "The same over calls that are told that the whole batch has one time.",
+            "",
+            *table(loops, ONE),
+            "",
+            "## Training",
+            "",
+            "A training step over a bare forward, backward and Adam step on a batch at hand.",
+            "The trainers of diffusion_lib, diffusers and denoising-diffusion-pytorch keep a",
+            "moving average of the weights meanwhile; the last does so at every tenth step.",
+            "",
+            *table(steps, DEFAULT),
+            "",
+            "The same with torch's fused Adam in the bare step, which our trainer uses.",
+            "",
+            *table(steps, FUSED),
+            "",
+            "## Memory",
+            "",
+            "How far the resident memory of a process grows, at its peak, above what it was with",
+            "everything loaded; each number from a process of its own, MiB.",
+            "",
+            *memory(),
+            "",
+        ]
+    )
+
+
+INTRODUCTION = """\
+# Against other libraries
+
+What a library costs on top of the network, as ratios: 1.00 would be a library that costs nothing,
+and below 1 it saves work that bare calls do twice. This page is written by `make bench`, in one run
+on {machine}, one thread, float32, {versions}. Each entry is the median over the rounds of one run,
+with the quartiles; in a round everyone runs once. Ratios hold from machine to machine far better
+than times, but not to the last digit.
+
+Everyone samples with the same trained network from the same levels, by the loop that its
+documentation shows. Before anything is timed, the samples that come from one noise are compared
+with ours; the largest differences were: {agree}. Progress bars are off for everyone.
+The MLP has three hidden layers of 128 for 2-D points, so small that overhead shows; the U-Net is
+that of the digits, 8 by 8 pixels.
+
+Where ours is below 1, this is why: in a sampler the time is the same for the whole batch, and all
+times are known before the loop, so the embeddings of all steps are computed in one call.
+"""
+
+
+def machine() -> str:
+    return f"a {os.cpu_count()}-core CPU ({platform.machine()}, {platform.system()})"
+
+
+def versions() -> str:
+    names = ("torch", *LIBRARIES[1:])
+    listed = ", ".join(f"{name} {version(name)}" for name in names)
+    today = datetime.date.today()
+    return f"Python {platform.python_version()}, {listed}, on {today:%d} {today:%B} {today.year}"
 
 
 def main() -> None:
-    """Print one table for each device that is present."""
-    devices = [torch.device("cpu")]
-    if torch.cuda.is_available():
-        devices.append(torch.device("cuda"))
-    print(f"torch {torch.__version__}, {torch.get_num_threads()} thread(s)")
-    print("milliseconds are per step; ratio = ours / bare, median (quartiles)")
-    for device in devices:
-        named = torch.cuda.get_device_name() if device.type == "cuda" else "CPU"
-        rows = [
-            (f"{sampler.__name__} loop", batch, sampling_jobs(sampler, batch, device))
-            for sampler in (ddpm, ddim)
-            for batch in (1, 64, 4096)
-        ] + [("training step", batch, training_jobs(batch, device)) for batch in (64, 256)]
-        lines = [
-            f"{what:14} {batch:5}  {against:23} {compare(*jobs, device)}"
-            for what, batch, baselines in tqdm(rows, desc=named, leave=False)
-            for against, jobs in baselines.items()
-        ]
-        print(f"\n{named}\n{'':14} batch  {'bare side':23} {'ours ms':>9} {'bare ms':>9}   ratio")
-        print("\n".join(lines))
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks", description=__doc__.split("\n")[0]
+    )
+    parser.add_argument("--write", action="store_true", help="write the page of the book, too")
+    parser.add_argument("--seconds", type=float, default=15.0, help="CPU time for one row")
+    parser.add_argument("--memory", nargs=2, metavar=("TASK", "LIBRARY"), help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    if options.memory:
+        print(f"{memory_of(*options.memory):.0f}")
+        return
+    text = page(options.seconds)
+    print(text)
+    if options.write:
+        PAGE.write_text(text, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
