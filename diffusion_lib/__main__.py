@@ -1,48 +1,65 @@
 """The command line: ``python -m diffusion_lib train ...`` and ``... sample ...``.
 
 ``train`` writes a folder: ``checkpoint.safetensors`` (to resume), ``model.safetensors`` (to sample
-from), ``samples.png`` (or .npy) and ``losses.png``. ``sample`` draws from such a model, or from the
-digits that come with the library. Whatever is wrong is said in one sentence, with exit code 2.
+from), ``samples.png`` (or .npy), ``log.csv`` and ``losses.png``. Launched as ``accelerate launch -m
+diffusion_lib train ...`` it trains in several processes. ``sample`` draws from such a model, or
+from the digits that come with the library. Whatever is wrong is said in one sentence, with exit
+code 2.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import shlex
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 try:
     import numpy as np
     import torch
-    from torch import Tensor, nn
+    from torch import Tensor
 
     from . import data, pictures, samplers
-    from .networks import default_network
+    from .checkpoint import load_model, load_pretrained, pretrained_names
+    from .networks import NETWORKS, Network, build, default_network
+    from .objectives import OBJECTIVES
     from .prediction import PREDICTIONS
     from .schedule import NoiseSchedule
-    from .checkpoint import load_model, load_pretrained, pretrained_names
-    from .training import Trainer
+    from .training import PRECISIONS, Samples, Trainer
 except KeyboardInterrupt:  # importing torch takes seconds
     raise SystemExit(130) from None
 
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
 SCHEDULES: dict[str, Callable[[], NoiseSchedule]] = {
     "linear": NoiseSchedule.linear,
+    "scaled_linear": NoiseSchedule.scaled_linear,
     "cosine": NoiseSchedule.cosine,
+    "sigmoid": NoiseSchedule.sigmoid,
 }
 # What makes a run what it is. A resumed run takes these from its checkpoint.
 RECIPE: dict[str, Any] = {
     "schedule": "linear",
+    "zero_terminal": False,
+    "network": None,
+    "objective": "simple",
     "prediction": "eps",
+    "label_dropout": 0.1,
     "batch_size": 64,
+    "accumulate": 1,
+    "precision": "fp32",
     "learning_rate": 2e-3,
     "ema_decay": 0.999,
     "gradient_clip": 1.0,
     "seed": 0,
 }
-CHOICES = {"ddim": "eta", "ddpm": "variance"}  # the option that only this sampler has
+SAMPLERS = ("ddim", "ddpm", "dpm_solver", "heun")
+CHOICES = {"eta": "ddim", "variance": "ddpm"}  # the options that only one sampler has
+LAUNCHED = "ACCELERATE_MIXED_PRECISION"  # in the environment of what accelerate launches
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -68,7 +85,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _check_numbers(options: argparse.Namespace) -> None:
-    for name in ("steps", "save_every", "size", "batch_size", "count"):
+    for name in (
+        "steps",
+        "save_every",
+        "sample_every",
+        "size",
+        "batch_size",
+        "accumulate",
+        "count",
+    ):
         value = getattr(options, name, None)
         if value is not None and not 1 <= value < 2**31:
             raise ValueError(
@@ -86,83 +111,159 @@ def train(options: argparse.Namespace) -> None:
     out = Path(options.out)
     if out.exists() and not out.is_dir():
         raise ValueError(f"--out is {out}, which is a file; it must be a folder, new or not.")
-    checkpoint = out / "checkpoint.safetensors"
-    samples = data.load(options.data, options.size)
-    trainer = (_resumed if options.resume else _fresh)(samples, checkpoint, options)
+    checkpoint, log = out / "checkpoint.safetensors", out / "log.csv"
+    trainer = _trainer(checkpoint, options)
     if trainer.step >= options.steps:
         raise ValueError(
             f"--steps is {options.steps}, but {checkpoint} has already done {trainer.step}."
         )
     clip = _clip(trainer)
-    if clip is not None:
+    if clip is not None and trainer.writes:
         print(
             f"note: this schedule ends so close to pure noise that what is predicted as "
             f"{trainer.settings['prediction']} must be clipped: sample with --clip {clip[0]:g} "
             f"{clip[1]:g}, as is done here, or train with --prediction v.",
             file=sys.stderr,
         )
+    if options.compile:
+        trainer.model.compile()
     notes = {"data": options.data, "command": options.command}
     trainer.save(checkpoint, **notes)  # a folder that cannot be written is best known now
-    saved = trainer.step
+    trainer.write_log(log)
+    saved = logged = sampled = trainer.step
 
-    def save(trainer: Trainer) -> None:
-        nonlocal saved
+    def after_a_block(trainer: Trainer) -> None:
+        nonlocal saved, logged, sampled
+        trainer.write_log(log, since=logged)
+        logged = trainer.step
         if trainer.step - saved >= options.save_every or trainer.step == options.steps:
             trainer.save(checkpoint, **notes)
             saved = trainer.step
+        if options.sample_every and trainer.step - sampled >= options.sample_every:
+            _save_samples(trainer, out / f"samples-{trainer.step:07}", clip)
+            sampled = trainer.step
 
-    trainer.train(options.steps - trainer.step, callback=save)
+    trainer.train(options.steps - trainer.step, callback=after_a_block)
     trainer.export(out / "model.safetensors", **notes)
-    pictures.save_loss_curve(out / "losses.png", trainer.losses)
+    if trainer.writes:
+        pictures.save_loss_curve(out / "losses.png", trainer.losses)
+        _save_samples(trainer, out / "samples", clip)
+        print(f"wrote {', '.join(sorted(file.name for file in out.iterdir()))} to {out}")
 
+
+def _save_samples(trainer: Trainer, path: Path, clip: tuple[float, float] | None) -> None:
+    """Samples of the averaged model as a picture or an array, the same noise every time."""
+    if not trainer.writes:
+        return
+    shape = trainer.data.shape[1:]
+    count = 64 if len(shape) == 3 else 2000
     drawn = _draw(
         trainer.ema,
         trainer.schedule.strided(min(50, trainer.schedule.T)),
-        samples.shape[1:],
-        count=64 if samples.ndim == 4 else 2000,
+        shape,
+        count=count,
+        labels=None if trainer.labels is None else _every_label(trainer.ema, count),
         seed=trainer.settings["seed"],
         device=trainer.device,
         sampler=samplers.ddim,
         prediction=trainer.settings["prediction"],
         clip=clip,
     )
-    picture = pictures.has_picture(samples.shape[1:])
-    pictures.save_samples(out / ("samples.png" if picture else "samples.npy"), drawn)
-    print(f"wrote {', '.join(sorted(file.name for file in out.iterdir()))} to {out}")
+    suffix = ".png" if pictures.has_picture(shape) else ".npy"
+    pictures.save_samples(path.with_suffix(suffix), drawn)
 
 
 def _clip(trainer: Trainer) -> tuple[float, float] | None:
     """The range of the data where samples would explode unclipped.
 
     Predicted noise is divided by the root of alpha_bar_T to predict the data; with the cosine
-    schedule this multiplies every error by 20 000.
+    schedule this multiplies every error by 20 000. Of data that are not in memory a part is seen.
     """
     if trainer.settings["prediction"] in ("v", "x_0") or trainer.schedule.alpha_bar[-1] > 1e-6:
         return None
-    bound = float(trainer.data.abs().max()) or 1.0
+    seen = trainer.data
+    if not isinstance(seen, Tensor):
+        seen = seen[torch.linspace(0, len(seen) - 1, 1000).long()]
+    bound = float(seen.abs().max()) or 1.0
     return -bound, bound
 
 
-def _fresh(samples: Tensor, checkpoint: Path, options: argparse.Namespace) -> Trainer:
+def _trainer(checkpoint: Path, options: argparse.Namespace) -> Trainer:
+    """A new run or, with --resume, the one in the checkpoint; in all processes, if launched so."""
+    samples, labels = data.load_labelled(options.data, options.size)
+    if not options.conditional:
+        labels = None
+    elif labels is None:
+        raise ValueError(f"--conditional needs labels, and {options.data} has none.")
+    accelerator = _accelerator(options)
+    where = {"device": options.device} if accelerator is None else {"accelerator": accelerator}
+    if options.resume:
+        trainer = Trainer.resume(checkpoint, samples, labels=labels, **where)
+        _check_recipe(trainer, checkpoint, options)
+        return trainer
     if checkpoint.exists():
         raise ValueError(
             f"{checkpoint} exists; add --resume to go on with it, or choose another --out."
         )
     settings = {name: getattr(options, name, default) for name, default in RECIPE.items()}
-    schedule = SCHEDULES[settings.pop("schedule")]()
+    schedule = _schedule(settings.pop("schedule"), settings.pop("zero_terminal"))
     torch.manual_seed(settings["seed"])  # the initial weights
-    model = default_network(samples.shape[1:])
-    return Trainer(model, schedule, samples, device=options.device, **settings)
+    classes = None if labels is None else int(labels.max()) + 1
+    learned = settings["objective"] == "hybrid"
+    network = _network(settings.pop("network"), samples, classes=classes, learned_variance=learned)
+    return Trainer(network, schedule, samples, labels=labels, **settings, **where)
 
 
-def _resumed(samples: Tensor, checkpoint: Path, options: argparse.Namespace) -> Trainer:
-    trainer = Trainer.resume(checkpoint, samples, device=options.device)
+def _accelerator(options: argparse.Namespace) -> Accelerator | None:
+    """What joins the processes where accelerate launched this one, else None."""
+    if LAUNCHED not in os.environ:
+        return None
+    from accelerate import Accelerator
+
+    if os.environ[LAUNCHED] != "no":
+        raise ValueError(
+            f"accelerate was launched with mixed precision {os.environ[LAUNCHED]}; launch it with "
+            "--mixed_precision no, and give train --precision."
+        )
+    accelerator = Accelerator(cpu=options.device == "cpu")
+    if options.device not in ("auto", accelerator.device.type):
+        raise ValueError(
+            f"--device is {options.device}, but accelerate gave this process "
+            f"{accelerator.device}; choose devices when launching."
+        )
+    return accelerator
+
+
+def _schedule(name: str, zero_terminal: bool) -> NoiseSchedule:
+    schedule = SCHEDULES[name]()
+    return schedule.zero_terminal() if zero_terminal else schedule
+
+
+def _network(name: str | None, samples: Tensor | Samples, **options: Any) -> Network:
+    """A network for such samples: of the size that suits them, or with --network of that kind."""
+    shape = tuple(samples.shape[1:])
+    fitting = ("mlp",) if len(shape) == 1 else ("unet", "dit")
+    if name not in (None, *fitting):
+        raise ValueError(
+            f"--network is {name}; it must be {' or '.join(fitting)} for samples of shape {shape}."
+        )
+    if name == "dit":
+        network = build({"name": "dit", "channels": shape[0], **options})
+    else:
+        network = default_network(shape, **options)
+    with torch.no_grad():  # a size that does not fit is best known now
+        network(torch.zeros(1, *shape), torch.ones(1, dtype=torch.int64))
+    return network
+
+
+def _check_recipe(trainer: Trainer, checkpoint: Path, options: argparse.Namespace) -> None:
+    """Raise ValueError where something was asked that the resumed run is not."""
     for name in RECIPE.keys() & vars(options).keys():
         asked = getattr(options, name)
-        if name == "schedule":
-            tables = SCHEDULES[asked]().alpha_bar, trainer.schedule.alpha_bar
-            # Machines may differ in the last bit of a table.
-            same = len(tables[0]) == len(tables[1]) and np.allclose(*tables, rtol=1e-9, atol=0)
+        if name == "network":
+            same = isinstance(trainer.ema, Network) and asked == trainer.ema.config["name"]
+        elif name in ("schedule", "zero_terminal"):
+            same = _same_schedule(trainer.schedule, options)
         else:
             same = asked == trainer.settings[name]
         if not same:
@@ -170,7 +271,18 @@ def _resumed(samples: Tensor, checkpoint: Path, options: argparse.Namespace) -> 
                 f"--{name.replace('_', '-')} is {asked}, but {checkpoint} was trained differently; "
                 "a resumed run keeps its recipe."
             )
-    return trainer
+
+
+def _same_schedule(schedule: NoiseSchedule, options: argparse.Namespace) -> bool:
+    """Whether it is what was asked; machines may differ in the last bit of a table."""
+    names = [options.schedule] if hasattr(options, "schedule") else list(SCHEDULES)
+    ends = [options.zero_terminal] if hasattr(options, "zero_terminal") else [False, True]
+    tables = [_schedule(name, end).alpha_bar for name in names for end in ends]
+    return any(
+        len(table) == len(schedule.alpha_bar)
+        and np.allclose(table, schedule.alpha_bar, rtol=1e-9, atol=0)
+        for table in tables
+    )
 
 
 # --- sample -------------------------------------------------------------------------------------
@@ -178,7 +290,7 @@ def _resumed(samples: Tensor, checkpoint: Path, options: argparse.Namespace) -> 
 
 def sample(options: argparse.Namespace) -> None:
     """Draw options.count samples from a trained model and write them as a picture or an array."""
-    for sampler, choice in CHOICES.items():
+    for choice, sampler in CHOICES.items():
         if sampler != options.sampler and hasattr(options, choice):
             raise ValueError(f"--{choice} is only for --sampler {sampler}, not {options.sampler}.")
     model, schedule, info = _trained(options.checkpoint, options.device)
@@ -186,12 +298,14 @@ def sample(options: argparse.Namespace) -> None:
     pictures.prepare_output(options.out, shape)
     if options.steps is not None:
         schedule = schedule.strided(options.steps)
-    choices = {name: getattr(options, name) for name in CHOICES.values() if hasattr(options, name)}
+    choices = {name: getattr(options, name) for name in CHOICES if hasattr(options, name)}
     drawn = _draw(
         model,
         schedule,
         shape,
         count=options.count,
+        labels=_labels(model, options),
+        guidance=options.guidance,
         seed=options.seed,
         device=next(model.parameters()).device,
         sampler=getattr(samplers, options.sampler),
@@ -203,7 +317,7 @@ def sample(options: argparse.Namespace) -> None:
     print(f"wrote {options.count} samples to {options.out}")
 
 
-def _trained(source: str, device: str) -> tuple[nn.Module, NoiseSchedule, dict[str, Any]]:
+def _trained(source: str, device: str) -> tuple[Network, NoiseSchedule, dict[str, Any]]:
     """The model of that name, else in the file or folder there; ./digits is a folder."""
     if source in pretrained_names():
         return load_pretrained(source, device=device)
@@ -216,8 +330,28 @@ def _trained(source: str, device: str) -> tuple[nn.Module, NoiseSchedule, dict[s
     return load_model(path / "model.safetensors" if path.is_dir() else path, device=device)
 
 
+def _labels(model: Network, options: argparse.Namespace) -> Tensor | None:
+    """--label for all samples, or every label in turn; None where the model knows no labels."""
+    classes = model.config["classes"]
+    if classes is None:
+        for name in ("label", "guidance"):
+            if getattr(options, name) is not None:
+                raise ValueError(f"--{name} needs a model trained with --conditional.")
+        return None
+    if options.label is None:
+        return _every_label(model, options.count)
+    if not 0 <= options.label < classes:
+        raise ValueError(f"--label is {options.label}; it must be one of 0..{classes - 1}.")
+    return torch.full((options.count,), options.label)
+
+
+def _every_label(model: Network, count: int) -> Tensor:
+    """0, 1, ..., K-1, 0, 1, ...: int64 (count,)."""
+    return torch.arange(count) % model.config["classes"]
+
+
 def _draw(
-    model: nn.Module,
+    model: Network,
     schedule: NoiseSchedule,
     shape: Sequence[int],
     *,
@@ -225,12 +359,19 @@ def _draw(
     seed: int,
     device: torch.device,
     sampler: Callable[..., Tensor],
+    labels: Tensor | None = None,
+    guidance: float | None = None,
     **options: Any,
 ) -> Tensor:
     """count samples of that shape, from noise that only the seed and the device decide."""
     generator = torch.Generator(device).manual_seed(seed)
     x_T = torch.randn(count, *shape, generator=generator, device=device)
-    return sampler(model, schedule, x_T, generator=generator, progress=True, **options)
+    told = model
+    if labels is not None:
+        told = samplers.guided(model, labels.to(device), 1.0 if guidance is None else guidance)
+    if sampler in (samplers.ddim, samplers.ddpm):  # the others draw nothing
+        options["generator"] = generator
+    return sampler(told, schedule, x_T, progress=True, **options)
 
 
 # --- the parser ---------------------------------------------------------------------------------
@@ -273,19 +414,42 @@ def _parser() -> argparse.ArgumentParser:
     )
     toys = ", ".join(data.TOYS)
     command.add_argument(
-        "--data", default="digits", help=f"digits, {toys}, a .npy file, or a folder of pictures"
+        "--data",
+        default="digits",
+        help=f"digits, {toys}, a file (.npy, .npz, IDX, CIFAR), or a folder of pictures",
+    )
+    command.add_argument(
+        "--conditional", action="store_true", help="train on the labels of the data, too"
     )
     command.add_argument("--size", type=int, help="side of the pictures of a folder, in pixels")
     command.add_argument("--out", default="runs/digits", help="folder to write to")
     command.add_argument("--steps", type=int, default=4000, help="training steps in all")
     command.add_argument("--resume", action="store_true", help="go on with the run in --out")
     command.add_argument("--save-every", type=int, default=500, help="steps between checkpoints")
+    command.add_argument("--sample-every", type=int, help="steps between pictures of samples")
+    command.add_argument("--compile", action="store_true", help="compile the network first")
     _add_device(command)
     recipe = command.add_argument_group("recipe (a resumed run keeps its own)")
+    recipe.add_argument(
+        "--zero-terminal",
+        action="store_true",
+        default=argparse.SUPPRESS,
+        help="rescale the schedule so that it ends in pure noise",
+    )
+    recipe.add_argument(
+        "--network",
+        choices=list(NETWORKS),
+        default=argparse.SUPPRESS,
+        help="kind of network (default: mlp for points, unet for images)",
+    )
     for name, choices, text in (
-        ("schedule", list(SCHEDULES), "noise schedule of 1000 steps"),
-        ("prediction", list(PREDICTIONS), "what the network predicts"),
+        ("schedule", SCHEDULES, "noise schedule of 1000 steps"),
+        ("objective", OBJECTIVES, "what is minimised; hybrid learns the variance, too"),
+        ("prediction", PREDICTIONS, "what the network predicts"),
+        ("label_dropout", None, "share of the labels left out, for guidance"),
         ("batch_size", None, "samples per step"),
+        ("accumulate", None, "parts into which a step divides its batch"),
+        ("precision", PRECISIONS, "arithmetic of the network"),
         ("learning_rate", None, "learning rate of Adam"),
         ("ema_decay", None, "decay of the moving average of the weights"),
         ("gradient_clip", None, "largest norm of the gradient"),
@@ -293,7 +457,7 @@ def _parser() -> argparse.ArgumentParser:
     ):
         recipe.add_argument(
             f"--{name.replace('_', '-')}",
-            choices=choices,
+            choices=None if choices is None else list(choices),
             type=type(RECIPE[name]),
             default=argparse.SUPPRESS,
             help=f"{text} (default: {RECIPE[name]})",
@@ -312,9 +476,7 @@ def _parser() -> argparse.ArgumentParser:
         default="digits",
         help="a run's file or folder, or digits, the model that comes along",
     )
-    command.add_argument(
-        "--sampler", choices=["ddpm", "ddim"], default="ddim", help="sampler to use"
-    )
+    command.add_argument("--sampler", choices=SAMPLERS, default="ddim", help="sampler to use")
     command.add_argument("--steps", type=int, help="steps to take (default: all of the schedule)")
     command.add_argument(
         "--eta",
@@ -324,9 +486,13 @@ def _parser() -> argparse.ArgumentParser:
     )
     command.add_argument(
         "--variance",
-        choices=["posterior", "beta"],
+        choices=["posterior", "beta", "learned"],
         default=argparse.SUPPRESS,
         help="variance of the noise of ddpm (default: posterior)",
+    )
+    command.add_argument("--label", type=int, help="class of the samples (default: all in turn)")
+    command.add_argument(
+        "--guidance", type=float, help="how much to insist on the class; 1 is plain (default: 1)"
     )
     command.add_argument(
         "--clip",

@@ -506,6 +506,7 @@ class Trainer:
             "data_digest": _digest(self.data),
             "labels_digest": None if self.labels is None else _digest(self.labels),
             "device": self.device.type,
+            "processes": 1 if self._accelerator is None else self._accelerator.num_processes,
             "torch": torch.__version__,
         }
         for name in info.keys() & notes.keys():

@@ -1,5 +1,6 @@
 """The command line: train, stop, resume, sample, and one sentence when something is wrong."""
 
+import io
 import re
 import subprocess
 import sys
@@ -12,9 +13,10 @@ from PIL import Image
 
 from diffusion_lib import data, pictures, samplers
 from diffusion_lib.__main__ import RECIPE, SCHEDULES, _parser, main
+from diffusion_lib.checkpoint import load_model, load_pretrained
 from diffusion_lib.networks import default_network
 from diffusion_lib.schedule import NoiseSchedule
-from diffusion_lib.training import Trainer, load_model, load_pretrained
+from diffusion_lib.training import Trainer
 
 
 def run(*arguments: object) -> int:
@@ -29,10 +31,20 @@ def points(tmp_path_factory):
     return out
 
 
+@pytest.fixture(scope="module")
+def labelled_points(tmp_path_factory):
+    """A folder with 60 steps on the moons, each told which of the two it is on."""
+    out = tmp_path_factory.mktemp("runs") / "labelled"
+    common = ["train", "--data", "moons", "--conditional", "--label-dropout", 0.3]
+    assert run(*common, "--out", out, "--steps", 60, "--device", "cpu") == 0
+    return out
+
+
 class TestTrain:
     def test_writes_what_it_says(self, points) -> None:
         files = {file.name for file in points.iterdir()}
-        assert files == {"checkpoint.safetensors", "model.safetensors", "samples.png", "losses.png"}
+        pictures = {"samples.png", "losses.png"}
+        assert files == {"checkpoint.safetensors", "model.safetensors", "log.csv", *pictures}
         info = load_model(points / "model.safetensors")[2]
         assert info["step"] == 60
         assert info["data"] == "moons"
@@ -52,6 +64,102 @@ class TestTrain:
         assert one.keys() == other.keys()
         for name in one:
             assert torch.equal(one[name], other[name]), name
+        assert (points / "log.csv").read_bytes() == (tmp_path / "log.csv").read_bytes()
+
+    def test_the_log_has_a_line_for_every_step(self, points) -> None:
+        lines = (points / "log.csv").read_text().splitlines()
+        assert lines[0] == "step,loss,learning_rate,gradient_norm"
+        table = np.loadtxt(lines[1:], delimiter=",")
+        losses = safetensors.torch.load_file(points / "checkpoint.safetensors")["losses"]
+        assert np.array_equal(table[:, 0], np.arange(1, 61))
+        assert np.array_equal(table[:, 1].astype(np.float32), losses.numpy())
+        assert (np.diff(table[:, 2]) > 0).all()
+        assert (table[:, 3] > 0).all()
+
+    def test_a_resumed_log_has_no_line_twice(self, points, tmp_path) -> None:
+        """A run that was killed has logged steps that its last checkpoint does not know."""
+        common = ["train", "--data", "moons", "--out", tmp_path, "--device", "cpu"]
+        assert run(*common, "--steps", 25) == 0
+        with open(tmp_path / "log.csv", "a") as file:
+            file.write("26,9,9,9\n27,9,")
+        assert run(*common, "--steps", 60, "--resume") == 0
+        assert (points / "log.csv").read_bytes() == (tmp_path / "log.csv").read_bytes()
+
+    def test_pictures_while_training_change_nothing(self, points, tmp_path) -> None:
+        common = ["train", "--data", "moons", "--out", tmp_path, "--device", "cpu"]
+        assert run(*common, "--steps", 60, "--sample-every", 50) == 0
+        for name in ("log.csv", "samples.png"):
+            assert (points / name).read_bytes() == (tmp_path / name).read_bytes()
+        (picture,) = tmp_path.glob("samples-*")
+        assert picture.name == "samples-0000050.png"
+        # It shows the averaged model of that step, from the same noise as in the end.
+        short = tmp_path / "short"
+        assert (
+            run("train", "--data", "moons", "--out", short, "--device", "cpu", "--steps", 50) == 0
+        )
+        assert (short / "samples.png").read_bytes() == picture.read_bytes()
+
+    def test_options_reach_the_run(self, tmp_path) -> None:
+        arguments = ["--data", "digits", "--out", tmp_path, "--device", "cpu", "--steps", 2]
+        recipe = {
+            "objective": "hybrid",
+            "prediction": "v",
+            "label_dropout": 0.25,
+            "batch_size": 6,
+            "accumulate": 2,
+            "precision": "bf16",
+            "learning_rate": 0.01,
+            "ema_decay": 0.9,
+            "gradient_clip": 0.5,
+            "seed": 3,
+        }
+        for name, value in recipe.items():
+            arguments += [f"--{name.replace('_', '-')}", value]
+        arguments += ["--schedule", "sigmoid", "--zero-terminal", "--network", "dit"]
+        assert run("train", *arguments, "--conditional") == 0
+        model, schedule, info = load_model(tmp_path / "model.safetensors", device="cpu")
+        assert info["settings"].items() >= recipe.items()
+        assert set(recipe) | {"schedule", "zero_terminal", "network"} == set(RECIPE)
+        assert schedule == NoiseSchedule.sigmoid().zero_terminal()
+        assert model.config["name"] == "dit"
+        assert model.config["classes"] == 10
+        assert model.config["learned_variance"] is True
+        before = (tmp_path / "checkpoint.safetensors").read_bytes()
+        resume = ["train", *arguments[:6], "--steps", 3, "--resume"]
+        for other, message in [
+            (["--conditional", "--network", "unet"], "--network is unet"),
+            (["--conditional", "--schedule", "linear"], "--schedule is linear"),
+            (["--conditional", "--precision", "fp32"], "--precision is fp32"),
+            (["--conditional", "--objective", "simple"], "--objective is simple"),
+            ([], "was trained with labels, and none are given"),
+            (["--data", "moons"], "data has shape (10000, 2)"),
+        ]:
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr(sys, "stderr", text := io.StringIO())
+                assert run(*resume, *other) == 2
+            assert message in text.getvalue()
+        assert (tmp_path / "checkpoint.safetensors").read_bytes() == before
+        assert run(*resume, "--conditional", *arguments[-5:]) == 0
+
+    def test_compile(self, points, tmp_path, monkeypatch) -> None:
+        """The network is compiled, not its average, and what is saved is as ever."""
+        compiled = []
+
+        def compile_eagerly(model, *_) -> None:
+            compiled.append(model)
+            model._compiled_call_impl = torch.compile(model._call_impl, backend="eager")
+
+        monkeypatch.setattr(torch.nn.Module, "compile", compile_eagerly)
+        common = ["train", "--data", "moons", "--out", tmp_path, "--device", "cpu", "--compile"]
+        assert run(*common, "--steps", 60) == 0
+        assert len(compiled) == 1
+        one, other = (
+            safetensors.torch.load_file(folder / "checkpoint.safetensors")
+            for folder in (points, tmp_path)
+        )
+        assert one.keys() == other.keys()
+        for name in one:
+            torch.testing.assert_close(one[name], other[name], rtol=1e-5, atol=1e-6)
 
     def test_a_finished_run_is_not_overwritten(self, points, capsys) -> None:
         before = (points / "checkpoint.safetensors").read_bytes()
@@ -122,9 +230,11 @@ class TestTrain:
         assert options.data == info["data"]
         assert options.steps == info["step"]
         recipe = dict(RECIPE)
+        assert not recipe.pop("zero_terminal")
+        recipe = {name: recipe[name] for name in ("schedule", *info["settings"].keys() & recipe)}
         assert np.allclose(SCHEDULES[recipe.pop("schedule")]().alpha_bar, schedule.alpha_bar)
         assert info["settings"].items() >= recipe.items()
-        assert info["network"] == default_network((1, 8, 8)).config
+        assert default_network((1, 8, 8)).config.items() >= info["network"].items()
 
 
 class TestSample:
@@ -133,6 +243,8 @@ class TestSample:
         [
             (["--sampler", "ddim", "--eta", 0.5], samplers.ddim, {"eta": 0.5}),
             (["--sampler", "ddpm", "--variance", "beta"], samplers.ddpm, {"variance": "beta"}),
+            (["--sampler", "heun"], samplers.heun, {}),
+            (["--sampler", "dpm_solver"], samplers.dpm_solver, {}),
         ],
     )
     def test_is_the_library_call_it_says(self, points, tmp_path, choice, sampler, options) -> None:
@@ -142,8 +254,41 @@ class TestSample:
         model, schedule, _ = load_model(points / "model.safetensors", device="cpu")
         generator = torch.Generator().manual_seed(3)
         x_T = torch.randn(7, 2, generator=generator)
-        truth = sampler(model, schedule.strided(5), x_T, generator=generator, **options)
+        if options:  # the others draw nothing
+            options = options | {"generator": generator}
+        truth = sampler(model, schedule.strided(5), x_T, **options)
         assert np.array_equal(np.load(out), truth.numpy())
+
+    @pytest.mark.parametrize(
+        ("choice", "labels", "scale"),
+        [
+            ([], [0, 1, 0, 1, 0], 1.0),
+            (["--label", 1], [1, 1, 1, 1, 1], 1.0),
+            (["--label", 1, "--guidance", 2.5], [1, 1, 1, 1, 1], 2.5),
+        ],
+    )
+    def test_a_class_can_be_asked_for(self, labelled_points, tmp_path, choice, labels, scale):
+        out = tmp_path / "x.npy"
+        common = ["sample", "--checkpoint", labelled_points, "--steps", 5, "--count", 5]
+        assert run(*common, "--out", out, "--device", "cpu", *choice) == 0
+        model, schedule, _ = load_model(labelled_points / "model.safetensors", device="cpu")
+        x_T = torch.randn(5, 2, generator=torch.Generator().manual_seed(0))
+        told = samplers.guided(model, torch.tensor(labels), scale)
+        truth = samplers.ddim(told, schedule.strided(5), x_T)
+        assert np.array_equal(np.load(out), truth.numpy())
+
+    @pytest.mark.parametrize(
+        ("choice", "message"),
+        [
+            (["--label", 2], "--label is 2; it must be one of 0..1"),
+            (["--label", -1], "--label is -1"),
+            (["--guidance", -1], "scale is -1"),
+        ],
+    )
+    def test_a_class_that_is_not_there(self, labelled_points, tmp_path, choice, message, capsys):
+        common = ["sample", "--checkpoint", labelled_points, "--steps", 5, "--device", "cpu"]
+        assert run(*common, "--out", tmp_path / "x.npy", *choice) == 2
+        assert message in capsys.readouterr().err
 
     def test_shipped_digits_as_a_picture_grid(self, tmp_path) -> None:
         out = tmp_path / "deep" / "grid.png"
@@ -189,6 +334,17 @@ class TestErrors:
             (["train", "--size", "-3"], "--size is -3"),
             (["train", "--seed", str(2**64)], "--seed is 18446744073709551616"),
             (["train", "--seed", "-1"], "--seed is -1"),
+            (["train", "--sample-every", "0"], "--sample-every is 0"),
+            (["train", "--accumulate", "0"], "--accumulate is 0"),
+            (["train", "--accumulate", "65"], "batch_size is 64; it must be at least 65"),
+            (["train", "--network", "mlp"], "--network is mlp; it must be unet or dit for"),
+            (["train", "--data", "moons", "--network", "dit"], "--network is dit; it must be mlp"),
+            (["train", "--data", "spiral", "--conditional"], "spiral has none"),
+            (["train", "--zero-terminal"], "pure noise"),
+            (["train", "--label-dropout", "2"], "label_dropout is 2"),
+            (["sample", "--label", "3"], "--label needs a model trained with --conditional"),
+            (["sample", "--guidance", "3"], "--guidance needs a model trained with --conditional"),
+            (["sample", "--sampler", "heun", "--eta", "0"], "--eta is only for --sampler ddim"),
             (["train", "--out", "file"], "--out is file, which is a file"),
             (["train", "--resume"], "checkpoint.safetensors does not exist"),
             (["sample", "--checkpoint", "none.safetensors"], "--checkpoint is 'none.safetensors'"),
