@@ -19,8 +19,15 @@ from diffusion_lib import closed_forms
 from notebooks import ROOT, notebook_paths
 
 RECORD = mutants.stored()
-HELPERS = {"sqrt", "log", "exp", "coefficients"}  # no formulas of diffusion mathematics
-BEYOND_THE_NOTES = {"guided_eps"}  # guidance is topic O3: the notes name it and claim nothing
+HELPERS = {"sqrt", "log", "exp", "erf", "coefficients"}  # no formulas of diffusion mathematics
+# What the notes claim nothing about; chapter 16 proves it.
+BEYOND_THE_NOTES = {
+    "guided_eps",
+    "log_bin_probability",
+    "half_log_snr",
+    "extrapolated_x_0",
+    "zero_terminal_alpha_bar",
+}
 
 
 def formulas():

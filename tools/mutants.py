@@ -44,8 +44,16 @@ NEVER_ENDS = "test (it does not end)"
 
 # The rooms that hold formulas or bring them to tensors, and the unit tests that watch each.
 WATCHED_BY = {
-    "closed_forms": ["closed_forms", "exhibits", "schedule", "samplers", "objectives", "networks"],
-    "prediction": ["prediction", "closed_forms", "samplers", "objectives"],
+    "closed_forms": [
+        "closed_forms",
+        "exhibits",
+        "schedule",
+        "samplers",
+        "solvers",
+        "objectives",
+        "networks",
+    ],
+    "prediction": ["prediction", "closed_forms", "samplers", "solvers", "objectives"],
     "process": ["process", "objectives"],
     "derive": ["derive"],
     "networks.time_embedding": ["networks"],
