@@ -25,6 +25,7 @@ import platform
 import statistics
 import subprocess
 import sys
+import textwrap
 import time
 from collections.abc import Callable
 from functools import partial
@@ -243,8 +244,7 @@ def page(seconds: float) -> str:
     said = ", ".join(f"{name} {agree[name]:.0e}" for name in LIBRARIES[1:])
     return "\n".join(
         [
-            *INTRODUCTION.format(machine=machine(), versions=versions(), agree=said).splitlines(),
-            "",
+            *introduction(agree=said),
             "## Sampling",
             "",
             "The time of a loop of 50 steps over the time of 50 calls of the network, which get a",
@@ -280,23 +280,31 @@ def page(seconds: float) -> str:
 
 
 INTRODUCTION = """\
-# Against other libraries
-
 What a library costs on top of the network, as ratios: 1.00 would be a library that costs nothing,
-and below 1 it saves work that bare calls do twice. This page is written by `make bench`, in one run
-on {machine}, one thread, float32, {versions}. Each entry is the median over the rounds of one run,
-with the quartiles; in a round everyone runs once. Ratios hold from machine to machine far better
-than times, but not to the last digit.
+and below 1 it saves work that bare calls do twice. Each entry is the median over the rounds of one
+run, with the quartiles; in a round everyone runs once. Times are CPU times. Ratios hold from
+machine to machine far better than times, but not to the last digit.
+
+`make bench` writes this page. Here it ran on {machine}, with one thread, in float32, with
+{versions}.
 
 Everyone samples with the same trained network from the same levels, by the loop that its
 documentation shows. Before anything is timed, the samples that come from one noise are compared
-with ours; the largest differences were: {agree}. Progress bars are off for everyone.
-The MLP has three hidden layers of 128 for 2-D points, so small that overhead shows; the U-Net is
-that of the digits, 8 by 8 pixels.
+with ours; the largest differences were {agree}. (Every step of every sampler is compared in the
+tests.) Progress bars are off for everyone. The MLP has three hidden layers of 128 for 2-D points,
+so small that overhead shows; the U-Net is that of the digits, 8 by 8 pixels.
 
 Where ours is below 1, this is why: in a sampler the time is the same for the whole batch, and all
 times are known before the loop, so the embeddings of all steps are computed in one call.
 """
+
+
+def introduction(agree: str) -> list[str]:
+    text = INTRODUCTION.format(machine=machine(), versions=versions(), agree=agree)
+    lines = ["# Against other libraries", ""]
+    for paragraph in text.strip().split("\n\n"):
+        lines += [*textwrap.wrap(paragraph, 100, break_on_hyphens=False), ""]
+    return lines
 
 
 def machine() -> str:
