@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 try:
     import numpy as np
     import torch
-    from torch import Tensor
+    from torch import Tensor, nn
 
     from . import data, pictures, samplers
     from .checkpoint import load_model, load_pretrained, pretrained_names
@@ -162,7 +162,7 @@ def _save_samples(trainer: Trainer, path: Path, clip: tuple[float, float] | None
         trainer.schedule.strided(min(50, trainer.schedule.T)),
         shape,
         count=count,
-        labels=None if trainer.labels is None else _every_label(trainer.ema, count),
+        labels=_labels(trainer.ema, count),
         seed=trainer.settings["seed"],
         device=trainer.device,
         sampler=samplers.ddim,
@@ -294,6 +294,9 @@ def sample(options: argparse.Namespace) -> None:
         if sampler != options.sampler and hasattr(options, choice):
             raise ValueError(f"--{choice} is only for --sampler {sampler}, not {options.sampler}.")
     model, schedule, info = _trained(options.checkpoint, options.device)
+    for name in ("label", "guidance"):
+        if getattr(options, name) is not None and _classes(model) is None:
+            raise ValueError(f"--{name} needs a model trained with --conditional.")
     shape = info["data_shape"][1:]
     pictures.prepare_output(options.out, shape)
     if options.steps is not None:
@@ -304,7 +307,7 @@ def sample(options: argparse.Namespace) -> None:
         schedule,
         shape,
         count=options.count,
-        labels=_labels(model, options),
+        labels=_labels(model, options.count, options.label),
         guidance=options.guidance,
         seed=options.seed,
         device=next(model.parameters()).device,
@@ -317,7 +320,7 @@ def sample(options: argparse.Namespace) -> None:
     print(f"wrote {options.count} samples to {options.out}")
 
 
-def _trained(source: str, device: str) -> tuple[Network, NoiseSchedule, dict[str, Any]]:
+def _trained(source: str, device: str) -> tuple[nn.Module, NoiseSchedule, dict[str, Any]]:
     """The model of that name, else in the file or folder there; ./digits is a folder."""
     if source in pretrained_names():
         return load_pretrained(source, device=device)
@@ -330,28 +333,25 @@ def _trained(source: str, device: str) -> tuple[Network, NoiseSchedule, dict[str
     return load_model(path / "model.safetensors" if path.is_dir() else path, device=device)
 
 
-def _labels(model: Network, options: argparse.Namespace) -> Tensor | None:
-    """--label for all samples, or every label in turn; None where the model knows no labels."""
-    classes = model.config["classes"]
+def _classes(model: nn.Module) -> int | None:
+    """The number of classes that a model knows, if any."""
+    return model.config["classes"] if isinstance(model, Network) else None
+
+
+def _labels(model: nn.Module, count: int, label: int | None = None) -> Tensor | None:
+    """That label for all samples, or every label in turn; None where the model knows no labels."""
+    classes = _classes(model)
     if classes is None:
-        for name in ("label", "guidance"):
-            if getattr(options, name) is not None:
-                raise ValueError(f"--{name} needs a model trained with --conditional.")
         return None
-    if options.label is None:
-        return _every_label(model, options.count)
-    if not 0 <= options.label < classes:
-        raise ValueError(f"--label is {options.label}; it must be one of 0..{classes - 1}.")
-    return torch.full((options.count,), options.label)
-
-
-def _every_label(model: Network, count: int) -> Tensor:
-    """0, 1, ..., K-1, 0, 1, ...: int64 (count,)."""
-    return torch.arange(count) % model.config["classes"]
+    if label is None:
+        return torch.arange(count) % classes
+    if not 0 <= label < classes:
+        raise ValueError(f"--label is {label}; it must be one of 0..{classes - 1}.")
+    return torch.full((count,), label)
 
 
 def _draw(
-    model: Network,
+    model: nn.Module,
     schedule: NoiseSchedule,
     shape: Sequence[int],
     *,
@@ -366,12 +366,13 @@ def _draw(
     """count samples of that shape, from noise that only the seed and the device decide."""
     generator = torch.Generator(device).manual_seed(seed)
     x_T = torch.randn(count, *shape, generator=generator, device=device)
-    told = model
+    told: Callable[..., Tensor] = model
     if labels is not None:
         told = samplers.guided(model, labels.to(device), 1.0 if guidance is None else guidance)
     if sampler in (samplers.ddim, samplers.ddpm):  # the others draw nothing
         options["generator"] = generator
-    return sampler(told, schedule, x_T, progress=True, **options)
+    drawn: Tensor = sampler(told, schedule, x_T, progress=True, **options)
+    return drawn
 
 
 # --- the parser ---------------------------------------------------------------------------------

@@ -5,12 +5,17 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from .data import to_bytes
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 
 def image_grid(x: Tensor, columns: int | None = None) -> np.ndarray:
@@ -97,7 +102,7 @@ def save_samples(path: str | Path, x: Tensor) -> None:
         ).save(path)
     else:
         figure, axes = _figure()
-        axes.scatter(*x.detach().cpu().numpy().T, s=2, alpha=0.6)
+        axes.scatter(x[:, 0].detach().cpu(), x[:, 1].detach().cpu(), s=2, alpha=0.6)
         axes.set_aspect("equal")
         figure.savefig(path)
 
@@ -116,7 +121,7 @@ def save_loss_curve(path: str | Path, losses: Tensor) -> None:
     figure.savefig(path)
 
 
-def _figure():
+def _figure() -> tuple[Figure, Axes]:
     """A figure that belongs to no window and leaves the caller's pyplot alone."""
     from matplotlib.figure import Figure
 

@@ -354,7 +354,7 @@ class Trainer:
                         t=t[part.rows],
                         eps=eps[part.rows],
                     )
-                    self._scaler.scale(loss).backward(part.weight)
+                    torch.autograd.backward(self._scaler.scale(loss), part.weight)
                 losses.append(loss.detach())
         except BaseException:
             if buffers:  # those of the average are still what they were after the last step
@@ -397,11 +397,12 @@ class Trainer:
         """Processes add up their gradients once a step, with the last part of each."""
         if self._accelerator is None or part is self._parts[-1]:
             return nullcontext()
-        return self._accelerator.no_sync(self._network)
+        alone: AbstractContextManager[None] = self._accelerator.no_sync(self._network)
+        return alone
 
     def _in_low_precision(self, *arguments: Tensor) -> Tensor:
         with torch.autocast(self.device.type, PRECISIONS[self.settings["precision"]]):
-            output = self._network(*arguments)
+            output: Tensor = self._network(*arguments)
         return output.float()
 
     def _descend(self, step: int, weights: list[Tensor]) -> Tensor:
@@ -417,11 +418,13 @@ class Trainer:
 
     def learning_rate(self, step: int) -> float:
         """The learning rate in the step after this many."""
-        warmup, rate = self.settings["warmup"], self.settings["learning_rate"]
+        warmup: int = self.settings["warmup"]
+        rate: float = self.settings["learning_rate"]
         return rate * min(1.0, (step + 1) / (warmup + 1))
 
     def _decay(self, step: int) -> float:
-        return min(self.settings["ema_decay"], (1 + step) / (10 + step))
+        decay: float = self.settings["ema_decay"]
+        return min(decay, (1 + step) / (10 + step))
 
     def _record(self, parts: list[Tensor], norms: list[Tensor]) -> Tensor:
         """Read the losses of the last steps from the device, and keep those that are finite."""

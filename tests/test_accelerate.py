@@ -19,9 +19,9 @@ from diffusion_lib.training import Trainer
 
 pytest.importorskip("accelerate")
 
-# After 20 steps of Adam the weights have moved by 5e-3 or so. Sums of float32 in another order differ
-# by 1e-7 of their size, and Adam divides a gradient by its own size, so where one nearly cancels the
-# difference shows more; 6e-8 was seen. A sample counted twice or left out changes 1e-4 and more.
+# After 20 steps of Adam the weights have moved by 5e-3 or so. Sums of float32 in another order
+# differ by 1e-7 of their size, and Adam divides a gradient by its own size, so where one nearly
+# cancels the difference shows more; 6e-8 was seen. A sample counted twice changes 1e-4 and more.
 BOUND = 1e-5
 CLOSE = {"rtol": 1e-4, "atol": BOUND, "equal_nan": True}
 
