@@ -59,7 +59,8 @@ RECIPE: dict[str, Any] = {
 }
 SAMPLERS = ("ddim", "ddpm", "dpm_solver", "heun")
 CHOICES = {"eta": "ddim", "variance": "ddpm"}  # the options that only one sampler has
-LAUNCHED = "ACCELERATE_MIXED_PRECISION"  # in the environment of what accelerate launches
+# In the environment of what accelerate launches; the second also of what torchrun launches.
+LAUNCHED = ("ACCELERATE_MIXED_PRECISION", "LOCAL_RANK")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -215,14 +216,17 @@ def _trainer(checkpoint: Path, options: argparse.Namespace) -> Trainer:
 
 
 def _accelerator(options: argparse.Namespace) -> Accelerator | None:
-    """What joins the processes where accelerate launched this one, else None."""
-    if LAUNCHED not in os.environ:
+    """What joins the processes where accelerate or torchrun launched this one, else None."""
+    if not any(name in os.environ for name in LAUNCHED):
         return None
-    from accelerate import Accelerator
-
-    if os.environ[LAUNCHED] != "no":
+    try:
+        from accelerate import Accelerator
+    except ImportError:
+        raise ValueError("several processes need accelerate: pip install accelerate.") from None
+    precision = os.environ.get(LAUNCHED[0], "no")
+    if precision != "no":
         raise ValueError(
-            f"accelerate was launched with mixed precision {os.environ[LAUNCHED]}; launch it with "
+            f"accelerate was launched with mixed precision {precision}; launch it with "
             "--mixed_precision no, and give train --precision."
         )
     accelerator = Accelerator(cpu=options.device == "cpu")

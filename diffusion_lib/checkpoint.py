@@ -71,7 +71,12 @@ class Checkpoint:
             )
         if model is None:
             with reading(self.path):
-                # Without memory for its weights, so that a file cannot ask for more than it holds.
+                # A file cannot ask for more than it holds: no number in the description is larger
+                # than the number of weights, and the network is sketched without memory for them.
+                most = sum(weight.numel() for weight in weights.values())
+                for name, value in self.info["network"].items():
+                    if isinstance(value, int) and value > most:
+                        raise ValueError(f"{name} is {value}, but there are {most} weights")
                 with torch.device("meta"):
                     sketch = build(self.info["network"])
                 check_fit(sketch, weights, self.path)

@@ -177,9 +177,20 @@ def test_the_library_in_two_processes(tmp_path) -> None:
 
 
 def test_mixed_precision_is_asked_of_the_trainer(tmp_path, monkeypatch, capsys) -> None:
-    monkeypatch.setenv(LAUNCHED, "bf16")
+    monkeypatch.setenv(LAUNCHED[0], "bf16")
     assert main([*TRAIN, "--out", str(tmp_path), "--steps", "1"]) == 2
     assert "launched with mixed precision bf16" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", LAUNCHED)
+def test_without_accelerate_no_two_runs_write_to_one_folder(
+    name, tmp_path, monkeypatch, capsys
+) -> None:
+    monkeypatch.setenv(name, "no" if name == LAUNCHED[0] else "1")
+    monkeypatch.setitem(sys.modules, "accelerate", None)
+    assert main([*TRAIN, "--out", str(tmp_path), "--steps", "1"]) == 2
+    assert "several processes need accelerate: pip install" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
 
 

@@ -304,10 +304,19 @@ class TestHostileFiles:
         with pytest.raises(ValueError, match=r"is damaged: network is .* must be one of"):
             load_model(path)
 
-    def test_a_network_that_would_fill_the_memory(self, path) -> None:
-        """It is compared with the weights in the file before a weight is made: 4e16 of them."""
-        rewrite(path, network={**trained().model.config, "width": 200_000_000})
-        with pytest.raises(ValueError, match="is damaged: .*do not fit"):
+    @pytest.mark.parametrize(
+        ("option", "match"),
+        [
+            ({"width": 1000}, "do not fit"),
+            ({"width": 200_000_000}, "width is 200000000, but there are"),
+            ({"depth": 10**12}, "depth is 1000000000000, but there are"),
+        ],
+        ids=["wrong", "would fill the memory", "would never be built"],
+    )
+    def test_a_network_that_the_weights_are_not_of(self, path, option, match) -> None:
+        """It is compared with the weights in the file before any is made."""
+        rewrite(path, network={**trained().model.config, **option})
+        with pytest.raises(ValueError, match=f"is damaged: .*{match}"):
             load_model(path)
 
     def test_a_header_longer_than_the_file(self, path) -> None:
