@@ -248,8 +248,8 @@ def agree(what: str, got: Any, truth: Any, within: float) -> Check:
 def sampled(what: str, draws: Any, truth: Any) -> Check:
     """The mean of independent draws equals a truth, up to Monte Carlo error.
 
-    z is the error in units of its own standard error. Up to |z| = 4.5 it passes as chance: a true
-    mean fails that about 7 times in a million.
+    z is the error in units of its own standard error. Within ±4.5 it passes as chance: a true mean
+    fails that about 7 times in a million.
 
     Args:
         what: what is estimated, for the card.
@@ -257,7 +257,7 @@ def sampled(what: str, draws: Any, truth: Any) -> Check:
         truth: the k means.
 
     Raises:
-        CheckFailed: if a |z| is larger or is no number.
+        CheckFailed: if a z is beyond that or is no number.
         ValueError: if there are fewer draws, or not one truth for each statistic.
     """
     try:
