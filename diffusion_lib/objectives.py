@@ -24,7 +24,15 @@ from . import closed_forms
 from .closed_forms import Gaussian
 from .prediction import Prediction, check_readable, get_prediction, learned_variance
 from .process import check_samples, check_steps, levels_at, linear_at, network_times
-from .schedule import NoiseSchedule, Table
+from .schedule import (
+    NoiseSchedule,
+    Table,
+    as_table,
+    check_choice,
+    check_integer,
+    check_number,
+    check_schedule,
+)
 
 LARGEST_WEIGHT = 1e30  # beyond it float32 overflows
 _STANDARD_NORMAL = Gaussian(0.0, 1.0)
@@ -124,7 +132,7 @@ def weighted_loss(
     t, eps = _noise(schedule, kind, x_0, t, eps, generator)
     weights = _output_weights(schedule, kind, weight, x_0.device)
     target, output = _target_and_output(model, schedule, kind, x_0, labels, t, eps)
-    errors = (output - target).square().flatten(start_dim=1).mean(dim=1)
+    errors = (output - target).square().reshape(len(x_0), -1).mean(dim=1)
     return (weights[t] * errors).mean()
 
 
@@ -142,8 +150,7 @@ def min_snr_loss(
 
     Source: Hang et al. 2023, sec. 3.4.
     """
-    if not isinstance(gamma, int | float) or not 0 < gamma < math.inf:
-        raise ValueError(f"gamma is {gamma!r}; it must be a number above 0.")
+    gamma = check_number("gamma", gamma, lambda gamma: 0 < gamma < math.inf, "above 0")
     return weighted_loss(model, schedule, x_0, _capped_at(gamma), **options)
 
 
@@ -188,6 +195,10 @@ def hybrid_loss(
     Source: Nichol and Dhariwal 2021, eq. 16.
     """
     kind = get_prediction(prediction)
+    check_schedule(schedule)
+    bound_weight = check_number(
+        "bound_weight", bound_weight, lambda weight: 0 <= weight < math.inf, "of 0 or more"
+    )
     if schedule.T < 2:
         raise ValueError(f"schedule has T = {schedule.T}; only steps above 1 learn a variance.")
     t, eps = _noise(schedule, kind, x_0, t, eps, generator)
@@ -217,6 +228,9 @@ def draw_noise(
     schedule: NoiseSchedule, x_0: Tensor, generator: torch.Generator | None = None
 ) -> tuple[Tensor, Tensor]:
     """What an objective draws for a batch: steps t, uniform on 1..T, and noise shaped like x_0."""
+    check_schedule(schedule)
+    check_samples(x_0=x_0)
+    check_generator(generator)
     t = torch.randint(1, schedule.T + 1, x_0.shape[:1], generator=generator, device=x_0.device)
     eps = torch.randn(x_0.shape, generator=generator, device=x_0.device, dtype=x_0.dtype)
     return t, eps
@@ -231,11 +245,14 @@ def _noise(
     generator: torch.Generator | None,
 ) -> tuple[Tensor, Tensor]:
     """The steps and noise of a batch, drawn where they are not given; everything checked."""
+    check_schedule(schedule)
     check_readable(kind, schedule.alpha_bar[-1])
-    check_samples(x_0=x_0)
-    _check_rows(x_0)
-    if t is not None and t.device.type == "cpu":  # elsewhere looking at it makes the device wait
+    check_data(x_0)
+    # On another device looking at t makes it wait.
+    if t is not None and not (torch.is_tensor(t) and t.device.type != "cpu"):
         check_steps(schedule, t, x_0, least=1)
+    if eps is not None:
+        check_samples(eps=eps)
     if t is None or eps is None:
         drawn = draw_noise(schedule, x_0, generator)
         t, eps = drawn[0] if t is None else t, drawn[1] if eps is None else eps
@@ -255,6 +272,7 @@ def _answer(
     eps: Tensor,
 ) -> Tensor:
     """What the network says about the noised data."""
+    check_model(model)
     x_t = linear_at(closed_forms.noised, schedule, t, (x_0, eps))
     times = network_times(schedule, t)
     return model(x_t, times) if labels is None else model(x_t, times, labels)
@@ -280,8 +298,10 @@ def _output_weights(
     schedule: NoiseSchedule, kind: Prediction, weight: Weight, device: torch.device
 ) -> Tensor:
     """The weight of the squared error of the prediction itself, by step, float32 (T+1,)."""
+    if not callable(weight):
+        raise ValueError(f"weight is {weight!r:.60}; it must be a function of the ratios.")
     ratios = closed_forms.snr(schedule.alpha_bar[1:])
-    weights = np.asarray(weight(ratios), dtype=np.float64)
+    weights = as_table("weight", weight(ratios))
     if weights.shape not in ((), ratios.shape) or not ((weights >= 0) & (weights < np.inf)).all():
         raise ValueError(
             "weight must give one finite number of 0 or more for each signal-to-noise ratio."
@@ -424,9 +444,10 @@ def bound(
     (claims L1, L2, L3, L4, L6, L9, L16).
     """
     kind = get_prediction(prediction)
+    check_schedule(schedule)
     check_readable(kind, schedule.alpha_bar[-1])
-    check_samples(x_0=x_0)
-    _check_rows(x_0)
+    check_data(x_0)
+    check_generator(generator)
     variances = _step_variances(schedule, kind, variance)
     decoder_variance = _decoder_variance(schedule, decoder_variance)
     if levels is not None:
@@ -463,8 +484,7 @@ def bound(
 def _step_variances(schedule: NoiseSchedule, kind: Prediction, variance: str) -> Table | None:
     """The variance of every step by its t; None where the network says it."""
     choices = {"posterior": schedule.posterior_variance, "beta": schedule.beta, "learned": None}
-    if variance not in choices:
-        raise ValueError(f"variance is {variance!r}; it must be one of {', '.join(choices)}.")
+    chosen = check_choice("variance", variance, choices)
     smallest = schedule.posterior_variance[2:]
     with np.errstate(all="ignore"):
         steps = _divergence(np.ones(1), smallest, schedule.alpha_bar[1:-1], schedule.alpha_bar[2:])
@@ -473,22 +493,17 @@ def _step_variances(schedule: NoiseSchedule, kind: Prediction, variance: str) ->
             f"schedule is {schedule!r}; some of its levels are too close to each other or to 0 for "
             "floating point to compute the bound between them."
         )
-    return choices[variance]
+    return chosen
 
 
 def _decoder_variance(schedule: NoiseSchedule, given: float | None) -> float:
     value = float(schedule.beta[1]) if given is None else given
-    if not isinstance(value, int | float) or not 0 < value < math.inf:
-        raise ValueError(
-            f"decoder_variance is {value!r}; it must be a number above 0, the variance "
-            "of a density."
-        )
-    return value
+    rule = "above 0, the variance of a density"
+    return check_number("decoder_variance", value, lambda value: 0 < value < math.inf, rule)
 
 
 def _check_grid(x_0: Tensor, levels: int) -> None:
-    if not isinstance(levels, int) or isinstance(levels, bool) or levels < 2:
-        raise ValueError(f"levels is {levels!r}; it must be an integer of at least 2.")
+    check_integer("levels", levels, least=2)
     numbers = (x_0.double() if x_0.device.type != "mps" else x_0.float()) + 1
     steps = numbers * ((levels - 1) / 2)
     off = (steps - steps.round()).abs().max()
@@ -531,9 +546,24 @@ def evaluating(model: Model) -> Iterator[None]:
             module.training = True
 
 
-def _check_rows(x_0: Tensor) -> None:
-    if len(x_0) == 0:
-        raise ValueError("x_0 has no rows; the loss is a mean over at least one.")
+def check_data(x_0: Tensor) -> None:
+    """Raise ValueError unless a mean over the data exists."""
+    check_samples(x_0=x_0)
+    if x_0.numel() == 0:
+        what = f"no numbers, being of shape {tuple(x_0.shape)}" if len(x_0) else "no rows"
+        raise ValueError(f"x_0 has {what}; the loss is a mean over at least one.")
+
+
+def check_generator(generator: object) -> None:
+    """Raise ValueError unless it is one generator, or None for torch's own."""
+    if generator is not None and not isinstance(generator, torch.Generator):
+        raise ValueError(f"generator is {generator!r:.60}; it must be one torch.Generator.")
+
+
+def check_model(model: object) -> None:
+    """Raise ValueError unless the model can be called."""
+    if not callable(model):
+        raise ValueError(f"model is {model!r:.60}; it must be callable, as model(x_t, times).")
 
 
 def split_output(output: Tensor, like: Tensor, name: str) -> tuple[Tensor, Tensor | None]:
@@ -546,16 +576,21 @@ def split_output(output: Tensor, like: Tensor, name: str) -> tuple[Tensor, Tenso
     doubled = torch.is_tensor(output) and output.shape != like.shape and like.ndim > 1
     if doubled and output.shape == (like.shape[0], 2 * like.shape[1], *like.shape[2:]):
         prediction, v = output.chunk(2, dim=1)
+        check_output(prediction, like, name)
         return prediction, v
     check_output(output, like, name)
     return output, None
 
 
-def check_output(output: Tensor, like: Tensor, name: str) -> None:
-    """Raise ValueError unless a network's output is a tensor shaped like the named one."""
-    if not torch.is_tensor(output) or output.shape != like.shape:
-        what = f"shape {tuple(output.shape)}" if torch.is_tensor(output) else f"type {type(output)}"
+def check_output(
+    output: Tensor, like: Tensor, name: str, whose: str = "The network's output"
+) -> None:
+    """Raise ValueError unless an output is a floating-point tensor shaped like the named one."""
+    if not torch.is_tensor(output) or output.shape != like.shape or not output.is_floating_point():
+        what = f"type {type(output)}"
+        if torch.is_tensor(output):
+            what = f"shape {tuple(output.shape)} and type {output.dtype}"
         raise ValueError(
-            f"The network's output has {what}; "
-            f"it must be a tensor of the shape {tuple(like.shape)} of {name}."
+            f"{whose} has {what}; it must be a floating-point tensor of the shape "
+            f"{tuple(like.shape)} of {name}."
         )

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from . import closed_forms
 from .closed_forms import Number
+from .schedule import check_choice
 
 
 @dataclass(frozen=True)
@@ -67,9 +68,7 @@ def get_prediction(name: str) -> Prediction:
     Raises:
         ValueError: if there is none.
     """
-    if name not in PREDICTIONS:
-        raise ValueError(f"prediction is {name!r}; it must be one of {', '.join(PREDICTIONS)}.")
-    return PREDICTIONS[name]
+    return check_choice("prediction", name, PREDICTIONS)
 
 
 def check_readable(kind: Prediction, alpha_bar_T: float) -> None:

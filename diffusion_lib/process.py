@@ -16,7 +16,9 @@ from torch import Tensor
 
 from . import closed_forms
 from .closed_forms import Gaussian, Number
-from .schedule import NoiseSchedule
+from .schedule import NoiseSchedule, check_schedule
+
+_FLOATING = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
 def add_noise(schedule: NoiseSchedule, x_0: Tensor, t: Tensor, eps: Tensor) -> Tensor:
@@ -111,6 +113,9 @@ def levels_at(schedule: NoiseSchedule, t: Tensor, like: Tensor) -> tuple[Tensor,
 
 def check_steps(schedule: NoiseSchedule, t: Tensor, x: Tensor, least: int) -> None:
     """Raise ValueError unless t holds one step of ``least``..T for each row of x."""
+    check_schedule(schedule)
+    if not torch.is_tensor(t):
+        raise ValueError(f"t is {t!r:.60}; it must be a tensor of integers.")
     if t.dtype not in (torch.int64, torch.int32) or t.shape != x.shape[:1]:
         raise ValueError(
             f"t has shape {tuple(t.shape)} and type {t.dtype}; it must hold one integer for each "
@@ -124,10 +129,15 @@ def check_steps(schedule: NoiseSchedule, t: Tensor, x: Tensor, least: int) -> No
 
 
 def check_samples(**samples: Tensor) -> None:
-    """Raise ValueError unless each is a floating-point tensor of shape (B, ...)."""
+    """Raise ValueError unless each is a floating-point tensor of shape (B, ...).
+
+    Of 16 bits or more and not sparse: for others torch has no arithmetic.
+    """
     for name, x in samples.items():
-        if not torch.is_tensor(x) or not x.is_floating_point() or x.ndim < 1:
-            kind = f"{x.dtype} of shape {tuple(x.shape)}" if torch.is_tensor(x) else f"{x!r:.60}"
+        tensor = torch.is_tensor(x)
+        if not tensor or x.dtype not in _FLOATING or x.layout != torch.strided or x.ndim < 1:
+            kind = f"{x.dtype} of shape {tuple(x.shape)}" if tensor else f"{x!r:.60}"
+            kind += " and sparse" if tensor and x.layout != torch.strided else ""
             raise ValueError(
                 f"{name} is {kind}; it must be a floating-point tensor of shape (B, ...)."
             )

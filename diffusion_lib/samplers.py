@@ -33,10 +33,26 @@ from tqdm import tqdm
 
 from . import closed_forms
 from .closed_forms import Gaussian, Number
-from .objectives import LARGEST_WEIGHT, Model, evaluating, split_output
+from .objectives import (
+    LARGEST_WEIGHT,
+    Model,
+    check_generator,
+    check_model,
+    check_output,
+    evaluating,
+    split_output,
+)
 from .prediction import X_0, Prediction, check_readable, get_prediction, learned_variance
 from .process import check_samples
-from .schedule import NoiseSchedule, Table
+from .schedule import (
+    NoiseSchedule,
+    Table,
+    as_table,
+    check_choice,
+    check_integer,
+    check_number,
+    check_schedule,
+)
 
 _SMALLEST_ANGLE = 1e-4  # below it an arc is a straight line, to the digits of float32
 
@@ -106,14 +122,13 @@ def ddpm(
     (claims S1, S2).
     In chapter 10: claims I16, I17.
     """
-    _check_schedule(schedule)
+    check_schedule(schedule)
     variances = {
         "posterior": schedule.posterior_variance[1:],
         "beta": schedule.beta[1:],
         "learned": schedule.beta[1:],  # replaced step by step; it says where there is noise
     }
-    if variance not in variances:
-        raise ValueError(f"variance is {variance!r}; it must be one of {', '.join(variances)}.")
+    check_choice("variance", variance, variances)
     noise_std = np.sqrt(variances[variance])
     noise_std[0] = 0.0  # the step to s = 0
     sigma = closed_forms.ddim_sigma(1.0, schedule.alpha_bar[:-1], schedule.alpha_bar[1:])
@@ -158,13 +173,12 @@ def ddim(
     strides in chapter 11 (claim T6), as a code's decoder in chapter 12 (claim I15).
     In chapter 10: claims I2, I16, I17.
     """
-    if not isinstance(eta, int | float) or not 0 <= eta <= 1:
-        raise ValueError(f"eta is {eta!r}; it must be a number in 0..1.")
-    _check_schedule(schedule)
+    eta = check_number("eta", eta, _is_share, "in 0..1")
+    check_schedule(schedule)
     if sigma is None:
         stds = closed_forms.ddim_sigma(eta, schedule.alpha_bar[:-1], schedule.alpha_bar[1:])
     elif eta:
-        raise ValueError(f"eta is {eta!r} and sigma is given too; give one of them.")
+        raise ValueError(f"eta is {eta:g} and sigma is given too; give one of them.")
     else:
         stds = _own_sigma(schedule, sigma)
     plan = _plan_to_data(schedule, get_prediction(prediction), stds, stds)
@@ -282,7 +296,7 @@ def encode(
 
     Source: Song et al. 2021, sec. 4.3 and 5.4. Proved in chapter 12 (claim I15).
     """
-    _check_schedule(schedule)
+    check_schedule(schedule)
     kind = get_prediction(prediction)
     check_readable(kind, schedule.alpha_bar[-1])
     kind = _told_level(kind, schedule.alpha_bar[1:])
@@ -318,8 +332,9 @@ def interpolate(x_a: Tensor, x_b: Tensor, share: float) -> Tensor:
             f"x_a and x_b have shapes {tuple(x_a.shape)} and {tuple(x_b.shape)}; "
             "they must have one shape."
         )
-    if not isinstance(share, int | float) or not 0 <= share <= 1:
-        raise ValueError(f"share is {share!r}; it must be a number in 0..1.")
+    share = check_number("share", share, _is_share, "in 0..1")
+    if x_a.numel() == 0:
+        return x_a.clone()
     working = torch.promote_types(x_a.dtype, torch.float32)
     flat_a, flat_b = (x.to(working).reshape(len(x), -1) for x in (x_a, x_b))
     # Half the angle from its tangent: exact for small angles too, where the cosine is flat.
@@ -348,12 +363,13 @@ def dynamic_threshold(share: float = 0.995, limit: float = 1.0) -> Callable[[Ten
 
     Source: Saharia et al. 2022, sec. 2.3.
     """
-    if not isinstance(share, int | float) or not 0 < share <= 1:
-        raise ValueError(f"share is {share!r}; it must be a number above 0 and up to 1.")
-    if not isinstance(limit, int | float) or not 0 < limit < math.inf:
-        raise ValueError(f"limit is {limit!r}; it must be a number above 0.")
+    share = check_number("share", share, lambda share: 0 < share <= 1, "above 0 and up to 1")
+    limit = check_number("limit", limit, lambda limit: 0 < limit < math.inf, "above 0")
 
     def clip(x_0: Tensor) -> Tensor:
+        check_samples(x_0=x_0)
+        if x_0.numel() == 0:
+            return x_0
         # By sorting: torch.quantile refuses batches of more than 16 million numbers.
         ordered = x_0.abs().reshape(len(x_0), -1).sort(dim=1).values
         place = share * (ordered.shape[1] - 1)
@@ -392,8 +408,7 @@ def guided(
     """
     if not torch.is_tensor(labels) or labels.dtype != torch.int64 or labels.ndim != 1:
         raise ValueError(f"labels is {labels!r:.60}; it must be an int64 tensor of shape (B,).")
-    if not isinstance(scale, int | float) or not 0 <= scale < math.inf:
-        raise ValueError(f"scale is {scale!r}; it must be a number of 0 or more.")
+    scale = check_number("scale", scale, lambda scale: 0 <= scale < math.inf, "of 0 or more")
     if no_label is None:
         no_label = getattr(model, "config", {}).get("classes")
     if no_label is None:
@@ -401,7 +416,8 @@ def guided(
             "no_label is None, and the model has no config with its number of classes; say which "
             "label stands for none."
         )
-    return _Guided(model, labels, float(scale), no_label)
+    check_model(model)
+    return _Guided(model, labels, scale, check_integer("no_label", no_label, least=0))
 
 
 class _Guided(nn.Module):
@@ -520,14 +536,14 @@ def _plan_to_data(
 
 def _still_plan(schedule: NoiseSchedule, prediction: str) -> _Plan:
     """The plan of a sampler without noise."""
-    _check_schedule(schedule)
+    check_schedule(schedule)
     still = np.zeros(schedule.T)
     return _plan_to_data(schedule, get_prediction(prediction), still, still)
 
 
 def _own_sigma(schedule: NoiseSchedule, sigma: ArrayLike) -> Table:
     """The deviations a user gives, if every step is one of the family."""
-    table = np.array(sigma, dtype=np.float64)
+    table = as_table("sigma", sigma)
     if table.shape != (schedule.T + 1,):
         raise ValueError(
             f"sigma has shape {table.shape}; it must hold {schedule.T + 1} deviations, that of the "
@@ -653,7 +669,8 @@ def _heun_rule(plan: _Plan, generator: Generators, like: Tensor) -> Advance:
 def _run(
     model: Model, plan: _Plan, x_start: Tensor, options: _Options, rule: Rule = _first_order_rule
 ) -> Tensor:
-    _check(x_start, plan.start, options.generator, options.clip)
+    check_model(model)
+    _check(x_start, plan.start, options)
     if options.clip is not None:
         plan = plan._replace(answered=X_0)
     working = torch.promote_types(x_start.dtype, torch.float32)
@@ -677,9 +694,11 @@ def _run(
 def _asking(model: Model, plan: _Plan, like: Tensor, clip: Clip, x_0_rows: list[Weights]) -> Ask:
     """The network as the rules ask it: told its times, its output read, the data clipped."""
     told = _told(model, plan.told, like)
-    clipped = (
-        clip if callable(clip) or clip is None else partial(torch.clamp, min=clip[0], max=clip[1])
-    )
+    clipped: Callable[[Tensor], Tensor] | None
+    if callable(clip) or clip is None:
+        clipped = clip
+    else:
+        clipped = partial(torch.clamp, min=float(clip[0]), max=float(clip[1]))
     converts = plan.answered is not plan.kind
 
     def ask(number: int, x: Tensor) -> tuple[Tensor, Tensor | None]:
@@ -688,7 +707,10 @@ def _asking(model: Model, plan: _Plan, like: Tensor, clip: Clip, x_0_rows: list[
         answer = answer.to(x.dtype)
         if converts:
             answer = _combine(x_0_rows[number], x, answer)
-        return (answer if clipped is None else clipped(answer)), v
+        if clipped is not None:
+            free, answer = answer, clipped(answer)
+            check_output(answer, free, "the data", "What clip returns")
+        return answer, v
 
     return ask
 
@@ -727,27 +749,40 @@ def _standard_normal(like: Tensor, generator: Generators) -> Tensor:
     return noise
 
 
-def _check_schedule(schedule: NoiseSchedule) -> None:
-    if not isinstance(schedule, NoiseSchedule):
-        raise ValueError(f"schedule is {schedule!r:.60}; it must be a NoiseSchedule.")
+def _is_share(value: float) -> bool:
+    return 0 <= value <= 1
 
 
-def _check(x_start: Tensor, start: str, generator: Generators, clip: Clip) -> None:
+def _check(x_start: Tensor, start: str, options: _Options) -> None:
+    generator, callback = options.generator, options.callback
     check_samples(**{start: x_start})
     sources = list(generator) if isinstance(generator, Sequence) else [generator]
-    if not all(source is None or isinstance(source, torch.Generator) for source in sources):
-        raise ValueError(f"generator is {generator!r:.60}; it must be a torch.Generator.")
     if isinstance(generator, Sequence) and len(generator) != len(x_start):
         raise ValueError(
             f"generator has {len(generator)} entries; "
             f"it must be one generator, or one for each of the {len(x_start)} samples."
         )
     for source in sources:
+        check_generator(source)
         if source is not None and source.device.type != x_start.device.type:
             raise ValueError(
                 f"generator is on {source.device}; "
                 f"it must be on the device {x_start.device} of {start}."
             )
-    pair = isinstance(clip, Sequence) and len(clip) == 2
-    if clip is not None and not callable(clip) and not (pair and clip[0] < clip[1]):
-        raise ValueError(f"clip is {clip}; it must be a pair (lowest, highest) or a function.")
+    if callback is not None and not callable(callback):
+        raise ValueError(f"callback is {callback!r:.60}; it must be a function of a Step.")
+    if options.clip is not None and not callable(options.clip):
+        _check_range(options.clip)
+
+
+def _check_range(clip: object) -> None:
+    if not isinstance(clip, list | tuple) or len(clip) != 2:
+        raise ValueError(
+            f"clip is {clip!r:.60}; it must be a pair (lowest, highest) or a function."
+        )
+    low, high = (
+        check_number(f"clip[{i}]", end, lambda end: not math.isnan(end), "or infinite")
+        for i, end in enumerate(clip)
+    )
+    if not low < high:
+        raise ValueError(f"clip is {clip!r:.60}; its lowest must be below its highest.")

@@ -8,9 +8,9 @@ stride is, and the adjacent-step mistake cannot be written. (Chapter 02.)
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
-from typing import Any
+from typing import Any, TypeVar
 
 import mpmath
 import numpy as np
@@ -19,7 +19,8 @@ from numpy.typing import ArrayLike, NDArray
 from . import closed_forms
 
 Table = NDArray[np.float64]
-_DIGITS = 30  # of the products behind a table; every entry is then the float64 nearest to the truth
+Choice = TypeVar("Choice")
+_DIGITS = 60  # of the products behind a table; every entry is then the float64 nearest to the truth
 
 
 class NoiseSchedule:
@@ -46,7 +47,7 @@ class NoiseSchedule:
     _hash: int
 
     def __init__(self, alpha_bar: ArrayLike, times: ArrayLike | None = None) -> None:
-        table = np.array(alpha_bar, dtype=np.float64)
+        table = as_table("alpha_bar", alpha_bar)
         if table.ndim != 1 or len(table) < 2:
             raise ValueError(
                 f"alpha_bar has shape {table.shape}; it must be one row of at least two entries, "
@@ -55,19 +56,17 @@ class NoiseSchedule:
         if table[0] != 1:
             raise ValueError(f"alpha_bar[0] is {table[0]}; alpha_bar_0 = 1 is part of the table.")
         _demand(table >= 0, "alpha_bar", table, "must be a number of 0 or more")
-        _demand(np.diff(table, prepend=2.0) < 0, "alpha_bar", table, "must be below the one before")
-        if times is None:
-            times = np.arange(len(table))
-        kept = np.array(times)
-        if kept.shape != table.shape or not np.issubdtype(kept.dtype, np.integer):
+        _demand(table < _before(table, 2), "alpha_bar", table, "must be below the one before")
+        kept = _as_integers(range(len(table)) if times is None else times)
+        if kept.shape != table.shape or kept.dtype != np.int64:
             raise ValueError(
                 f"times has shape {kept.shape} and type {kept.dtype}; it must hold one integer for "
                 f"each of the {len(table)} entries of alpha_bar."
             )
         if kept[0] != 0:
             raise ValueError(f"times[0] is {kept[0]}; the clean end has time 0.")
-        _demand(np.diff(kept, prepend=-1) > 0, "times", kept, "must be above the one before")
-        self._freeze(table, kept.astype(np.int64))
+        _demand(kept > _before(kept, -1), "times", kept, "must be above the one before")
+        self._freeze(table, kept)
 
     def _freeze(self, alpha_bar: Table, times: NDArray[np.int64]) -> None:
         for array in (alpha_bar, times):
@@ -112,12 +111,12 @@ class NoiseSchedule:
     def from_betas(cls, betas: ArrayLike) -> NoiseSchedule:
         r"""The schedule with :math:`\bar\alpha_t=\prod_{i\le t}(1-\beta_i)`; ``betas[0]`` is β₁.
 
-        The product runs in 30 digits and is rounded to float64 once.
+        The product runs in 60 digits and is rounded to float64 once.
 
         Raises:
             ValueError: if a beta is not strictly between 0 and 1.
         """
-        steps = np.array(betas, dtype=np.float64)
+        steps = as_table("betas", betas)
         if steps.ndim != 1 or len(steps) == 0:
             raise ValueError(
                 f"betas has shape {steps.shape}; it must be one row of beta_1..beta_T."
@@ -150,10 +149,8 @@ class NoiseSchedule:
     def _from_beta_formula(
         cls, formula: Callable[..., Any], T: int, beta_start: float, beta_end: float
     ) -> NoiseSchedule:
-        _demand_steps(T, least=2)
-        for name, beta in (("beta_start", beta_start), ("beta_end", beta_end)):
-            if not 0 < beta < 1:
-                raise ValueError(f"{name} is {beta}; it must lie strictly between 0 and 1.")
+        T = check_integer("T", T, least=2)
+        beta_start, beta_end = _share("beta_start", beta_start), _share("beta_end", beta_end)
         with mpmath.workdps(_DIGITS):
             ends = mpmath.mpf(beta_start), mpmath.mpf(beta_end)
             betas = [formula(mpmath.mpf(t), T, *ends) for t in range(1, T + 1)]
@@ -168,8 +165,7 @@ class NoiseSchedule:
         Raises:
             ValueError: if T < 1, s < 0 or the cap is not strictly between 0 and 1.
         """
-        if not 0 <= s < math.inf:
-            raise ValueError(f"s is {s}; it must be a number of 0 or more.")
+        s = check_number("s", s, lambda s: 0 <= s < math.inf, "of 0 or more")
         return cls._from_level_formula(closed_forms.cosine_alpha_bar, T, max_beta, s)
 
     @classmethod
@@ -187,10 +183,10 @@ class NoiseSchedule:
             ValueError: if T < 1, start is not below end, tau is not above 0, or the cap is not
                 strictly between 0 and 1.
         """
-        if not -math.inf < start < end < math.inf:
-            raise ValueError(f"start is {start} and end {end}; start must be below end.")
-        if not 0 < tau < math.inf:
-            raise ValueError(f"tau is {tau}; it must be a number above 0.")
+        start, end = check_number("start", start), check_number("end", end)
+        if not start < end:
+            raise ValueError(f"start is {start:g} and end {end:g}; start must be below end.")
+        tau = check_number("tau", tau, lambda tau: 0 < tau < math.inf, "above 0")
         return cls._from_level_formula(closed_forms.sigmoid_alpha_bar, T, max_beta, start, end, tau)
 
     @classmethod
@@ -198,12 +194,17 @@ class NoiseSchedule:
         cls, formula: Callable[..., Any], T: int, max_beta: float, *shape: float
     ) -> NoiseSchedule:
         r"""The schedule of a formula for :math:`\bar\alpha_t`, each :math:`\beta_t` capped."""
-        _demand_steps(T)
-        if not 0 < max_beta < 1:
-            raise ValueError(f"max_beta is {max_beta}; it must lie strictly between 0 and 1.")
+        T = check_integer("T", T)
+        max_beta = _share("max_beta", max_beta)
         with mpmath.workdps(_DIGITS):
             numbers = [mpmath.mpf(x) for x in shape]
-            levels = [formula(mpmath.mpf(t), T, *numbers) for t in range(T + 1)]
+            try:
+                levels = [formula(mpmath.mpf(t), T, *numbers) for t in range(T + 1)]
+            except ZeroDivisionError:
+                raise ValueError(
+                    f"the shape {shape} of the schedule is too flat: its levels are all equal in "
+                    f"{_DIGITS} digits."
+                ) from None
             betas = [closed_forms.step_beta(a, b) for a, b in pairwise(levels)]
         return cls._from_exact_betas([min(beta, mpmath.mpf(max_beta)) for beta in betas])
 
@@ -224,7 +225,7 @@ class NoiseSchedule:
         Raises:
             ValueError: if there is one step only, which cannot be first and last.
         """
-        _demand_steps(self.T, least=2)
+        check_integer("T", self.T, least=2)
         with mpmath.workdps(_DIGITS):
             levels = [mpmath.mpf(level) for level in self.alpha_bar[1:].tolist()]
             ends = levels[0], levels[-1]
@@ -241,17 +242,15 @@ class NoiseSchedule:
         Raises:
             ValueError: if a step is not one of 1..T or the list is not strictly monotone.
         """
-        kept = np.array(steps)
-        if kept.ndim != 1 or len(kept) == 0 or not np.issubdtype(kept.dtype, np.integer):
+        kept = _as_integers(steps)
+        if kept.ndim != 1 or len(kept) == 0 or kept.dtype != np.int64:
             raise ValueError(
-                f"steps is {steps!r}; it must be a list of integers from 1 to {self.T}."
+                f"steps is {steps!r:.60}; it must be a list of integers from 1 to {self.T}."
             )
         _demand((kept >= 1) & (kept <= self.T), "steps", kept, f"must be one of 1..{self.T}")
         if len(kept) > 1 and kept[0] > kept[1]:
             kept = kept[::-1]
-        _demand(
-            np.diff(kept, prepend=0) > 0, "steps", kept, "must differ from and follow the others"
-        )
+        _demand(kept > _before(kept, 0), "steps", kept, "must differ from and follow the others")
         index = np.concatenate([[0], kept])
         return NoiseSchedule(self.alpha_bar[index], self.times[index])
 
@@ -265,10 +264,9 @@ class NoiseSchedule:
         Raises:
             ValueError: if S is not one of 1..T or the spacing is unknown.
         """
-        if spacing not in _SPACINGS:
-            raise ValueError(f"spacing is {spacing!r}; it must be one of {', '.join(_SPACINGS)}.")
-        _demand_steps(S, most=self.T, name="S")
-        return self.subsequence([_SPACINGS[spacing](i, S, self.T) for i in range(1, S + 1)])
+        place = check_choice("spacing", spacing, _SPACINGS)
+        S = check_integer("S", S, most=self.T)
+        return self.subsequence([place(i, S, self.T) for i in range(1, S + 1)])
 
     # --- Tables -----------------------------------------------------------------------------------
 
@@ -311,6 +309,11 @@ _SPACINGS = {
 }
 
 
+def _before(values: NDArray[Any], first: float) -> NDArray[Any]:
+    """The entry before each, and before the first one a number that is in order with all."""
+    return np.concatenate([np.array([first], values.dtype), values[:-1]])
+
+
 def _demand(good: Any, name: str, values: Any, rule: str) -> None:
     """Name the first entry that breaks a rule (NaN breaks every rule)."""
     bad = np.flatnonzero(~good)
@@ -318,9 +321,69 @@ def _demand(good: Any, name: str, values: Any, rule: str) -> None:
         raise ValueError(f"{name}[{bad[0]}] is {float(values[bad[0]]):g}; every entry {rule}.")
 
 
-def _demand_steps(count: int, least: int = 1, most: int | None = None, name: str = "T") -> int:
-    integer = isinstance(count, int | np.integer) and not isinstance(count, bool)
-    if not integer or count < least or (most is not None and count > most):
+# --- What arguments are made of -------------------------------------------------------------------
+# NumPy's and torch's numbers are numbers, on any device; a bool is none.
+
+
+def as_table(name: str, values: ArrayLike) -> Table:
+    """The values in float64, of whatever shape; ValueError unless they are real numbers."""
+    try:
+        table = np.array(_plain(values))
+        if table.dtype.kind in "iufO":  # O holds numbers of other libraries, or no numbers
+            return table.astype(np.float64)
+    except (TypeError, ValueError):
+        pass
+    raise ValueError(f"{name} is {values!r:.60}; it must be one row of numbers.")
+
+
+def check_number(
+    name: str,
+    value: object,
+    good: Callable[[float], bool] = math.isfinite,
+    rule: str = "and finite",
+) -> float:
+    """The value as a float; ValueError unless it is a number for which ``good`` is true."""
+    number = _plain(value)
+    if not isinstance(number, int | float) or isinstance(number, bool) or not good(number):
+        raise ValueError(f"{name} is {number!r:.60}; it must be a number {rule}.")
+    return float(number)
+
+
+def check_integer(name: str, value: object, least: int = 1, most: int | None = None) -> int:
+    """The value as an int; ValueError unless it is an integer from ``least`` to ``most``."""
+    number = _plain(value)
+    integer = isinstance(number, int) and not isinstance(number, bool)
+    if not integer or number < least or (most is not None and number > most):
         allowed = f"an integer of at least {least}" if most is None else f"one of {least}..{most}"
-        raise ValueError(f"{name} is {count!r}; it must be {allowed}.")
-    return int(count)
+        raise ValueError(f"{name} is {number!r:.60}; it must be {allowed}.")
+    return int(number)
+
+
+def check_choice(name: str, value: object, choices: Mapping[str, Choice]) -> Choice:
+    """What the choices hold under that name; ValueError if it is none of their names."""
+    if not isinstance(value, str) or value not in choices:
+        raise ValueError(f"{name} is {value!r:.60}; it must be one of {', '.join(choices)}.")
+    return choices[value]
+
+
+def check_schedule(schedule: object) -> None:
+    """Raise ValueError unless it is a NoiseSchedule."""
+    if not isinstance(schedule, NoiseSchedule):
+        raise ValueError(f"schedule is {schedule!r:.60}; it must be a NoiseSchedule.")
+
+
+def _share(name: str, value: object) -> float:
+    return check_number(name, value, lambda x: 0 < x < 1, "strictly between 0 and 1")
+
+
+def _as_integers(values: Any) -> NDArray[Any]:
+    """An array of int64 if the values are integers, of whatever shape; of another type if not."""
+    try:
+        return np.array(_plain(values))
+    except ValueError:  # rows of different lengths
+        return np.array(None)
+
+
+def _plain(value: Any) -> Any:
+    """Python's own numbers, or lists of them, for those of NumPy and torch."""
+    return value.tolist() if hasattr(value, "tolist") else value

@@ -15,7 +15,8 @@ from torch import Tensor
 
 from . import closed_forms
 from .prediction import get_prediction
-from .schedule import NoiseSchedule
+from .process import check_samples
+from .schedule import NoiseSchedule, check_integer, check_number, check_schedule
 
 Level = float | Tensor
 """One noise level, or one for each row of x."""
@@ -29,7 +30,7 @@ class GaussianMixture:
         means: shape (K, d).
         covariances: shape (K, d, d), symmetric, no negative eigenvalue.
 
-    Computes in float64 unless tensors of another floating type are given.
+    Computes in float64 unless tensors of another floating type are given; in float32 at least.
 
     Raises:
         ValueError: if a shape does not fit, an entry is not finite, a weight is not positive, the
@@ -37,9 +38,11 @@ class GaussianMixture:
     """
 
     def __init__(self, weights: Tensor, means: Tensor, covariances: Tensor) -> None:
-        weights, means, covariances = _floating(weights, means, covariances)
+        weights, means, covariances = _floating(
+            weights=weights, means=means, covariances=covariances
+        )
         K, d = means.shape if means.ndim == 2 else (0, 0)
-        if means.ndim != 2 or weights.shape != (K,) or covariances.shape != (K, d, d):
+        if K * d == 0 or weights.shape != (K,) or covariances.shape != (K, d, d):
             raise ValueError(
                 f"weights, means and covariances have shapes {tuple(weights.shape)}, "
                 f"{tuple(means.shape)} and {tuple(covariances.shape)}; "
@@ -47,7 +50,7 @@ class GaussianMixture:
             )
         if not (means.isfinite().all() and covariances.isfinite().all()):
             raise ValueError("means or covariances hold an entry that is not finite.")
-        if not (weights > 0).all() or abs(float(weights.sum()) - 1) > 1e-6:
+        if not (weights > 0).all() or abs(float(weights.detach().sum()) - 1) > 1e-6:
             raise ValueError(f"weights is {weights.tolist()}; it must be positive and sum to 1.")
         if not torch.allclose(covariances, covariances.mT):
             raise ValueError("covariances holds a matrix that is not symmetric.")
@@ -113,8 +116,7 @@ class GaussianMixture:
         Raises:
             ValueError: if count is not a positive integer.
         """
-        if count < 1:
-            raise ValueError(f"count is {count}; it must be a positive integer.")
+        count = check_integer("count", count)
         weights = self._log_weights.exp()
         K, d = self._centres.shape[-2:]
         which = torch.multinomial(
@@ -144,7 +146,7 @@ class GaussianMixture:
         Raises:
             ValueError: if a level is not above 0 and at most 1.
         """
-        _check_level("alpha_bar_t", alpha_bar_t)
+        alpha_bar_t = _level("alpha_bar_t", alpha_bar_t)
         centres, variances = closed_forms.data_marginal(
             self._centres, self._variances, _against_components(alpha_bar_t, self._centres)
         )
@@ -156,9 +158,17 @@ class GaussianMixture:
         The network that minimises :math:`L_{\mathrm{simple}}` computes this. Proved in chapter 04,
         through the score (claim L13).
         """
-        score = self.at(alpha_bar_t).score(self._cast(x_t))
-        level = alpha_bar_t.to(score)[..., None] if torch.is_tensor(alpha_bar_t) else alpha_bar_t
-        return closed_forms.eps_from_score(score, level).to(x_t)
+        like, x_t = x_t, self._cast(x_t)
+        level = _level("alpha_bar_t", alpha_bar_t)
+        if torch.is_tensor(level):
+            if level.shape not in ((), x_t.shape[:-1]):
+                raise ValueError(
+                    f"alpha_bar_t has shape {tuple(level.shape)}; it must be one level, or one for "
+                    f"each row of x_t, whose shape is {tuple(x_t.shape)}."
+                )
+            level = level.to(x_t)
+        score = self.at(level).score(x_t)
+        return closed_forms.eps_from_score(score, _against_coordinates(level)).to(like)
 
     def reverse_kernel(
         self, x_t: Tensor, alpha_bar_s: Level, alpha_bar_t: Level
@@ -171,7 +181,8 @@ class GaussianMixture:
         Raises:
             ValueError: unless 0 < alpha_bar_t < alpha_bar_s <= 1.
         """
-        _check_level("alpha_bar_s", alpha_bar_s)
+        alpha_bar_s = _level("alpha_bar_s", alpha_bar_s)
+        alpha_bar_t = _level("alpha_bar_t", alpha_bar_t)
         if not torch.all(torch.as_tensor(alpha_bar_t < alpha_bar_s)):
             raise ValueError(
                 f"alpha_bar_t is {alpha_bar_t} and alpha_bar_s {alpha_bar_s}; "
@@ -197,16 +208,19 @@ class GaussianMixture:
             ValueError: if the prediction is unknown.
         """
         kind = get_prediction(prediction)
-        levels = torch.full((int(schedule.times[-1]) + 1,), torch.nan, dtype=torch.float64)
-        levels[torch.tensor(schedule.times)] = torch.tensor(schedule.alpha_bar)
-        levels = levels.to(self._centres)
+        check_schedule(schedule)
+        levels = torch.tensor(schedule.alpha_bar).to(self._centres)
+        known = torch.tensor(schedule.times).to(levels.device)
 
         def exact(x_t: Tensor, times: Tensor) -> Tensor:
-            inside = (times >= 0) & (times < len(levels))
-            level = levels[times.where(inside, 0).to(levels.device)]
-            if not inside.all() or level.isnan().any():
-                raise ValueError(f"times is {times.tolist()}; every entry must be of the schedule.")
             x = self._cast(x_t)
+            if not torch.is_tensor(times) or times.shape != x.shape[:1]:
+                raise ValueError(f"times is {times!r:.60}; it must be a tensor of {len(x)} times.")
+            times = times.to(levels.device)
+            index = torch.searchsorted(known, times.contiguous()).clamp(max=len(known) - 1)
+            if (known[index] != times).any():
+                raise ValueError(f"times is {times.tolist()}; every entry must be of the schedule.")
+            level = levels[index]
             eps = self.eps(x, level)
             x_0 = closed_forms.x_0_from_eps(x, eps, level[:, None])
             return kind.target(x_0, eps, level[:, None]).to(x_t)
@@ -220,6 +234,7 @@ class GaussianMixture:
         return self._log_weights + log_density.sum(-1)
 
     def _cast(self, x: Tensor) -> Tensor:
+        check_samples(x=x)
         d = self._centres.shape[-1]
         if x.shape[-1:] != (d,):
             raise ValueError(f"x has shape {tuple(x.shape)}; its last dimension must be {d}.")
@@ -228,19 +243,28 @@ class GaussianMixture:
 
 def gaussian(mean: Tensor, covariance: Tensor) -> GaussianMixture:
     """The Gaussian N(mean, covariance) with mean of shape (d,) and covariance of shape (d, d)."""
-    mean, covariance = _floating(mean, covariance)
+    mean, covariance = _floating(mean=mean, covariance=covariance)
     return GaussianMixture(mean.new_ones(1), mean[None], covariance[None])
 
 
-def _floating(*values: Tensor) -> list[Tensor]:
+def _floating(**values: Tensor) -> list[Tensor]:
     """Tensors of one floating type: their own, or float64 for lists and integers."""
-    tensors = [torch.as_tensor(x, dtype=_own_or_float64(x)) for x in values]
-    common = max((x.dtype for x in tensors), key=lambda dtype: dtype.itemsize)
+    tensors = [_as_tensor(name, x) for name, x in values.items()]
+    common = torch.float32
+    for x in tensors:
+        common = torch.promote_types(common, x.dtype)
     return [x.to(common) for x in tensors]
 
 
-def _own_or_float64(x: Tensor) -> torch.dtype:
-    return x.dtype if torch.is_tensor(x) and x.is_floating_point() else torch.float64
+def _as_tensor(name: str, x: object) -> Tensor:
+    if torch.is_tensor(x) and x.is_floating_point():
+        return x
+    try:
+        if not (torch.is_tensor(x) and x.is_complex()):
+            return torch.as_tensor(x, dtype=torch.float64)
+    except (TypeError, ValueError, RuntimeError):
+        pass
+    raise ValueError(f"{name} is {x!r:.60}; it must be a tensor of real numbers.")
 
 
 def _rotate(x: Tensor, basis: Tensor) -> Tensor:
@@ -251,10 +275,18 @@ def _rotate_back(y: Tensor, basis: Tensor) -> Tensor:
     return torch.einsum("kij,...kj->...ki", basis, y)
 
 
-def _check_level(name: str, level: Level) -> None:
-    values = torch.as_tensor(level)
-    if values.ndim > 1 or not ((values > 0) & (values <= 1)).all():
+def _level(name: str, level: Level) -> Level:
+    """The level as a float, or as the tensor it is; ValueError if one does not exist."""
+    if not torch.is_tensor(level):
+        return check_number(name, level, lambda level: 0 < level <= 1, "above 0 and at most 1")
+    good = level.ndim <= 1 and level.dtype != torch.bool and ((level > 0) & (level <= 1)).all()
+    if not good:
         raise ValueError(f"{name} is {level}; each level must lie above 0 and at most at 1.")
+    return level
+
+
+def _against_coordinates(level: Level) -> Level:
+    return level[..., None] if torch.is_tensor(level) else level
 
 
 def _against_components(level: Level, like: Tensor) -> Level:
