@@ -530,8 +530,9 @@ def langevin_step(x: Number, score: Number, step: Number) -> Gaussian:
 
 
 def data_marginal(mean: Number, variance: Number, alpha_bar_t: Number) -> Gaussian:
-    r"""The law of :math:`x_t` when :math:`x_0\sim\mathcal N(\mu,v)`:
-    :math:`\mathcal N(\sqrt{\bar\alpha_t}\,\mu,\ \bar\alpha_t v+1-\bar\alpha_t)`.
+    r"""The law of :math:`x_t` when :math:`x_0\sim\mathcal N(\mu,v)`.
+
+    .. math:: \mathcal N\big(\sqrt{\bar\alpha_t}\,\mu,\ \bar\alpha_t v+1-\bar\alpha_t\big)
 
     Proved in chapter 02 (claims F7, F8, F10).
     In the bound in chapter 05 (claim L2).

@@ -35,7 +35,7 @@ Metric = Callable[[Tensor, Tensor], float]
 """(samples, truth) -> a number; `functools.partial` sets what else a metric takes."""
 
 Features = Callable[..., Tensor]
-"""A function of samples (B, ...) -> (B, ...), row by row: a network or any other."""
+"""A network or another function of samples, (B, ...) -> (B, ...), row by row."""
 
 _BLOCK = 2**22  # distances held at a time, 32 MiB
 _LARGEST = 1e100  # the squares of larger values would leave float64

@@ -38,7 +38,7 @@ LARGEST_WEIGHT = 1e30  # beyond it float32 overflows
 _STANDARD_NORMAL = Gaussian(0.0, 1.0)
 
 Model = Callable[..., Tensor]
-"""A network: (x_t of shape (B, ...), times of shape (B,)) -> a tensor shaped like x_t.
+"""A network, (x_t of shape (B, ...), times of shape (B,)) -> a tensor shaped like x_t.
 
 A conditional one takes labels of shape (B,) as well; one with a learned variance answers twice as
 many channels, the prediction first.
