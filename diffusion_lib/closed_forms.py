@@ -102,6 +102,7 @@ def log_bin_probability(low: Number, high: Number, mean: Number, variance: Numbe
 
     Needs a < b; either may be infinite. Tensors stay exact far out in both tails, where the
     difference itself is 0 in floating point. The decoder of 8-bit images; source: [DDPM] eq. 13.
+    Proved in chapter 16.
     """
     deviation = sqrt(variance)
     low, high = (low - mean) / deviation, (high - mean) / deviation
@@ -213,7 +214,7 @@ def snr(alpha_bar_t: Number) -> Number:
 def half_log_snr(alpha_bar_t: Number) -> Number:
     r""":math:`\lambda_t=\tfrac12\log\frac{\bar\alpha_t}{1-\bar\alpha_t}`, the clock of [DPM++].
 
-    It runs from minus infinity (pure noise) to plus infinity (data).
+    It runs from minus infinity (pure noise) to plus infinity (data). Proved in chapter 16.
     """
     return log(snr(alpha_bar_t)) / 2
 
@@ -293,7 +294,8 @@ def reverse_variance(x_0_variance: Number, alpha_bar_s: Number, alpha_bar_t: Num
               \operatorname{Var}[x_0\mid x_t]
 
     Averaged over x_t it is the best variance of a Gaussian reverse step. Source: [Analytic-DPM]
-    theorem 1. Proved in chapter 03 (claims P12, P13, I19).
+    theorem 1. Proved in chapter 03 (claims P12, P13, I19); that the bound asks for it in
+    chapter 16.
     """
     weight_0 = posterior_mean(0, 1, alpha_bar_s, alpha_bar_t)
     return posterior_variance(alpha_bar_s, alpha_bar_t) + weight_0**2 * x_0_variance
@@ -303,7 +305,8 @@ def interpolated_log_variance(share: Number, alpha_bar_s: Number, alpha_bar_t: N
     r""":math:`v\log\beta+(1-v)\log\tilde\beta`: a learned variance, between its two extremes.
 
     The network outputs the share v. Minus infinity at s = 0 unless v = 1, because
-    :math:`\tilde\beta=0` there. Source: [iDDPM] eq. 15. Proved in chapter 03 (claim P12).
+    :math:`\tilde\beta=0` there. Source: [iDDPM] eq. 15. Proved in chapter 03 (claim P12);
+    as a learned variance in chapter 16.
     """
     largest = log(step_beta(alpha_bar_s, alpha_bar_t))
     smallest = log(posterior_variance(alpha_bar_s, alpha_bar_t))
@@ -392,7 +395,8 @@ def guided_eps(eps_cond: Number, eps_uncond: Number, scale: Number) -> Number:
     r"""Classifier-free guidance, :math:`\epsilon_u+s\,(\epsilon_c-\epsilon_u)`, with the scale s.
 
     0 is the network without the condition, 1 the network with it. Source: Ho and Salimans 2022,
-    eq. 6, with :math:`s=1+w`. An exhibit of chapter 14.
+    eq. 6, with :math:`s=1+w`. An exhibit of chapter 14. Proved in
+    chapter 16.
     """
     return eps_uncond + scale * (eps_cond - eps_uncond)
 
@@ -454,7 +458,7 @@ def extrapolated_x_0(
 
     On the straight line through both, in the clock `half_log_snr`, this is the value in the middle
     of the step. DDIM's step with it is the second-order multistep solver DPM-Solver++ (2M); source:
-    [DPM++] algorithm 2.
+    [DPM++] algorithm 2. Proved in chapter 16.
     """
     before, here, there = (
         half_log_snr(level) for level in (alpha_bar_before, alpha_bar_t, alpha_bar_s)
@@ -725,6 +729,7 @@ def zero_terminal_alpha_bar(
               \frac{\sqrt{\bar\alpha_t}-\sqrt{\bar\alpha_T}}{\sqrt{\bar\alpha_1}-\sqrt{\bar\alpha_T}}
 
     The first level stays what it is, the last becomes 0. Source: [Lin] algorithm 1.
+    Proved in chapter 16.
     """
     first, last = sqrt(alpha_bar_1), sqrt(alpha_bar_T)
     return (first * (sqrt(alpha_bar_t) - last) / (first - last)) ** 2

@@ -126,7 +126,8 @@ def weighted_loss(
     Raises:
         ValueError: as `simple_loss`, or if a weight is negative or not finite.
 
-    Source: Kingma et al. 2021, sec. 5.1; Salimans and Ho 2022, sec. 4. Chapter 06.
+    Source: Kingma et al. 2021, sec. 5.1; Salimans and Ho 2022, sec. 4. Proved in chapters
+    06 and 16.
     """
     kind = get_prediction(prediction)
     t, eps = _noise(schedule, kind, x_0, t, eps, generator)
@@ -148,7 +149,7 @@ def min_snr_loss(
     Raises:
         ValueError: as `weighted_loss`, or if gamma is not a number above 0.
 
-    Source: Hang et al. 2023, sec. 3.4.
+    Source: Hang et al. 2023, sec. 3.4. Proved in chapter 16.
     """
     gamma = check_number("gamma", gamma, lambda gamma: 0 < gamma < math.inf, "above 0")
     return weighted_loss(model, schedule, x_0, _capped_at(gamma), **options)
@@ -192,7 +193,7 @@ def hybrid_loss(
     Raises:
         ValueError: as `simple_loss`, or if the network learns no variance.
 
-    Source: Nichol and Dhariwal 2021, eq. 16.
+    Source: Nichol and Dhariwal 2021, eq. 16. What it asks of the variance: chapter 16.
     """
     kind = get_prediction(prediction)
     check_schedule(schedule)
@@ -441,7 +442,7 @@ def bound(
             not a tensor shaped like x_0 (of twice the channels for a learned variance).
 
     Source: Ho et al. 2020, eq. 5, 12 and 13; Kingma et al. 2021, sec. 3. Proved in chapter 05
-    (claims L1, L2, L3, L4, L6, L9, L16).
+    (claims L1, L2, L3, L4, L6, L9, L16); for data on a grid in chapter 16.
     """
     kind = get_prediction(prediction)
     check_schedule(schedule)

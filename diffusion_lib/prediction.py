@@ -84,7 +84,7 @@ def learned_variance(v: Number, alpha_bar_s: Number, alpha_bar_t: Number) -> Num
     r"""The variance of a step from what the network says of it, v in about -1..1.
 
     -1 is :math:`\tilde\beta`, 1 is β, and between them the logarithm is interpolated. Source:
-    Nichol and Dhariwal 2021, eq. 15.
+    Nichol and Dhariwal 2021, eq. 15. Proved in chapter 16.
     """
     share = (v + 1) / 2
     return closed_forms.exp(closed_forms.interpolated_log_variance(share, alpha_bar_s, alpha_bar_t))

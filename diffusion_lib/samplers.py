@@ -212,7 +212,7 @@ def dpm_solver(
     Raises:
         ValueError: for an argument outside its range; nothing has been run then.
 
-    Source: Lu et al. 2022, algorithm 2.
+    Source: Lu et al. 2022, algorithm 2. Proved in chapter 16.
     """
     plan = _still_plan(schedule, prediction)._replace(answered=X_0)
     return _run(model, plan, x_T, _Options(None, clip, callback, progress, grad), _two_step_rule)
@@ -247,7 +247,7 @@ def heun(
     Raises:
         ValueError: for an argument outside its range; nothing has been run then.
 
-    Source: Karras et al. 2022, algorithm 1; Song et al. 2021, eq. 14.
+    Source: Karras et al. 2022, algorithm 1; Song et al. 2021, eq. 14. Proved in chapter 16.
     """
     plan = _still_plan(schedule, prediction)
     if schedule.alpha_bar[-1] == 0:
@@ -404,7 +404,7 @@ def guided(
         ValueError: if labels are not integers of shape (B,), the scale is negative or no number, or
             the model does not say which label stands for none.
 
-    Source: Ho and Salimans 2022, eq. 6, with their w + 1 as scale.
+    Source: Ho and Salimans 2022, eq. 6, with their w + 1 as scale. Proved in chapter 16.
     """
     if not torch.is_tensor(labels) or labels.dtype != torch.int64 or labels.ndim != 1:
         raise ValueError(f"labels is {labels!r:.60}; it must be an int64 tensor of shape (B,).")

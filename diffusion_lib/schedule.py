@@ -219,8 +219,9 @@ class NoiseSchedule:
         r"""The schedule rescaled so that :math:`\bar\alpha_T=0`: it ends in pure noise.
 
         Each root of :math:`\bar\alpha_t` is shifted and stretched so that the first level stays
-        and the last becomes 0 (Lin et al. 2024, algorithm 1). Train and sample with
-        ``prediction="v"`` or "x_0": a predicted ε or score says nothing about the data there.
+        and the last becomes 0 (Lin et al. 2024, algorithm 1; proved in chapter 16). Train and
+        sample with ``prediction="v"`` or "x_0": a predicted ε or score says nothing about the data
+        there.
 
         Raises:
             ValueError: if there is one step only, which cannot be first and last.
