@@ -180,6 +180,10 @@ class TestTrain:
         arguments = ["--steps", 2, "--device", "cpu", "--batch-size", 4]
         assert run("train", "--data", tmp_path / "x.npy", "--out", tmp_path / "a", *arguments) == 0
         assert np.load(tmp_path / "a" / "samples.npy").shape == (2000, 5)
+        # What train draws in the end is what sample draws, from the averaged weights.
+        sample = ["sample", "--checkpoint", tmp_path / "a", "--steps", 50, "--count", 2000]
+        assert run(*sample, "--out", tmp_path / "b.npy", "--device", "cpu") == 0
+        assert np.array_equal(np.load(tmp_path / "b.npy"), np.load(tmp_path / "a" / "samples.npy"))
         (tmp_path / "photos").mkdir()
         for i in range(3):
             picture = rng.integers(0, 256, (9, 12, 3)).astype(np.uint8)
