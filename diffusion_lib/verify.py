@@ -397,7 +397,7 @@ def claim(
             refutation; a proof of the corrected form and a refutation of the printed one; a
             refutation.
         binds: the library functions that the checks speak about.
-        condition: for "holds if", the condition; Markdown with $..$.
+        condition: for "holds if", the condition; Markdown with ``$..$``.
         corrected: for "typo", the corrected form.
         counterexample: for "false", the counterexample in words.
         assumes: what the checks take for granted.
