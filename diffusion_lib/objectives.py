@@ -452,6 +452,7 @@ def bound(
     variances = _step_variances(schedule, kind, variance)
     decoder_variance = _decoder_variance(schedule, decoder_variance)
     if levels is not None:
+        levels = check_integer("levels", levels, least=2)
         _check_grid(x_0, levels)
     data = x_0.to(torch.promote_types(x_0.dtype, torch.float32))
     # Sums of many small terms: float64, but for MPS, which has none.
@@ -504,7 +505,6 @@ def _decoder_variance(schedule: NoiseSchedule, given: float | None) -> float:
 
 
 def _check_grid(x_0: Tensor, levels: int) -> None:
-    check_integer("levels", levels, least=2)
     numbers = (x_0.double() if x_0.device.type != "mps" else x_0.float()) + 1
     steps = numbers * ((levels - 1) / 2)
     off = (steps - steps.round()).abs().max()

@@ -741,7 +741,8 @@ def _combine(weights: Weights, x: Tensor, *others: Tensor) -> Tensor:
 
 
 def _standard_normal(like: Tensor, generator: Generators) -> Tensor:
-    noise = torch.empty_like(like)
+    # In one order of memory whatever that of the samples is: it decides which draw goes where.
+    noise = torch.empty_like(like, memory_format=torch.contiguous_format)
     if generator is None or isinstance(generator, torch.Generator):
         return noise.normal_(generator=generator)
     for row, source in zip(noise, generator, strict=True):
