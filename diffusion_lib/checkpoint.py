@@ -117,9 +117,9 @@ def load_model(
 ) -> tuple[nn.Module, NoiseSchedule, dict[str, Any]]:
     """The averaged model in eval mode, its schedule, and the description of the run.
 
-    Takes what Trainer.save or Trainer.export wrote. ``info["settings"]["prediction"]`` is what the
-    model predicts and ``info["data_shape"][1:]`` the shape of one sample. Give model, of the same
-    architecture, where it is not one of diffusion_lib.networks.
+    Takes what Trainer.save or Trainer.export wrote. ``model.prediction`` is what the model
+    predicts, where the samplers look, and ``info["data_shape"][1:]`` the shape of one sample. Give
+    model, of the same architecture, where it is not one of diffusion_lib.networks.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -130,6 +130,7 @@ def load_model(
     checkpoint = read(path)
     model = checkpoint.network(model)
     bare(model).load_state_dict(checkpoint.part("ema"))
+    vars(bare(model))["prediction"] = checkpoint.info["settings"]["prediction"]
     return model.to(device).eval(), checkpoint.schedule, checkpoint.info
 
 

@@ -100,7 +100,7 @@ def log_bin_probability(low: Number, high: Number, mean: Number, variance: Numbe
     .. math:: \log\tfrac12\Big(\operatorname{erf}\frac{b-\mu}{\sqrt{2v}}
               -\operatorname{erf}\frac{a-\mu}{\sqrt{2v}}\Big)
 
-    Needs a < b; either may be infinite. Tensors stay exact far out in both tails, where the
+    Needs a < b; one of them may be infinite. Tensors stay exact far out in both tails, where the
     difference itself is 0 in floating point. The decoder of 8-bit images; source: [DDPM] eq. 13.
     Proved in chapter 16.
     """

@@ -169,7 +169,10 @@ def _output(
     def mean_of_step(x: Tensor, i: int) -> Tensor:
         alpha_bar_s, alpha_bar_t = (float(level) for level in schedule.alpha_bar[i : i + 2])
         eps = target.eps(x[:, None], alpha_bar_t)[:, 0]
-        x_0 = closed_forms.x_0_from_eps(x, eps, alpha_bar_t)
+        if alpha_bar_t == 0:  # pure noise: the data are guessed by their mean
+            x_0 = target.mean.to(x).expand_as(x)
+        else:
+            x_0 = closed_forms.x_0_from_eps(x, eps, alpha_bar_t)
         return closed_forms.reverse_mean(x_0, eps, alpha_bar_s, float(sigma[i]))
 
     waves = _waves_of(standard_normal, reach)

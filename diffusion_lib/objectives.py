@@ -134,7 +134,7 @@ def weighted_loss(
     weights = _output_weights(schedule, kind, weight, x_0.device)
     target, output = _target_and_output(model, schedule, kind, x_0, labels, t, eps)
     errors = (output - target).square().reshape(len(x_0), -1).mean(dim=1)
-    return (weights[t] * errors).mean()
+    return (weights[t].to(errors) * errors).mean()
 
 
 def min_snr_loss(
@@ -148,6 +148,9 @@ def min_snr_loss(
 
     Raises:
         ValueError: as `weighted_loss`, or if gamma is not a number above 0.
+
+    At the end of a schedule of zero terminal SNR the weight is 0, and nothing is learned there;
+    ``weighted_loss`` with ``lambda snr: np.minimum(snr + 1, gamma)`` keeps it at 1.
 
     Source: Hang et al. 2023, sec. 3.4. Proved in chapter 16.
     """
@@ -215,7 +218,8 @@ def hybrid_loss(
     # The levels at t = 1 would give a variance of 0; its row is dropped below.
     levels = levels_at(schedule, t.clamp(min=2), x_0)
     terms = _divergence(error, learned_variance(v, *levels), *levels).flatten(start_dim=1).mean(1)
-    return simple + bound_weight * schedule.T * (terms * (t > 1)).mean().to(simple.dtype)
+    terms = torch.where(t > 1, terms, 0.0)
+    return simple + bound_weight * schedule.T * terms.mean().to(simple.dtype)
 
 
 OBJECTIVES: dict[str, Callable[..., Tensor]] = {
@@ -291,14 +295,16 @@ def _target_and_output(
     """What the network should have said, and what it said."""
     output = _answer(model, schedule, x_0, labels, t, eps)
     check_output(output, x_0, "x_0")
-    return linear_at(kind.target, schedule, t, (x_0, eps)), output
+    target = linear_at(kind.target, schedule, t, (x_0, eps))
+    working = torch.promote_types(x_0.dtype, torch.float32)  # squares of half have few digits
+    return target.to(working), output.to(working)
 
 
 @lru_cache(maxsize=64)
 def _output_weights(
     schedule: NoiseSchedule, kind: Prediction, weight: Weight, device: torch.device
 ) -> Tensor:
-    """The weight of the squared error of the prediction itself, by step, float32 (T+1,)."""
+    """The weight of the squared error of the prediction itself, by step, shape (T+1,)."""
     if not callable(weight):
         raise ValueError(f"weight is {weight!r:.60}; it must be a function of the ratios.")
     ratios = closed_forms.snr(schedule.alpha_bar[1:])
@@ -308,7 +314,8 @@ def _output_weights(
             "weight must give one finite number of 0 or more for each signal-to-noise ratio."
         )
     weights = weights * _x_0_factor(schedule, kind) ** 2
-    return torch.from_numpy(np.concatenate([[0.0], weights])).float().to(device)
+    table = torch.from_numpy(np.concatenate([[0.0], weights]))
+    return table.to(device, torch.float32 if device.type == "mps" else torch.float64)
 
 
 def _x_0_factor(schedule: NoiseSchedule, kind: Prediction) -> Table:
@@ -374,6 +381,7 @@ class Bound:
         """The mean over the samples of `total`, `terms` or another row of values, and its error.
 
         The error is one standard deviation of the mean, over both the samples and the noise drawn.
+        It takes rows that are different samples: a sample that is repeated counts as one.
 
         Raises:
             ValueError: if there is only one sample.
@@ -391,7 +399,7 @@ def bound(
     variance: str = "posterior",
     decoder_variance: float | None = None,
     levels: int | None = None,
-    prediction: str = "eps",
+    prediction: str | None = None,
     labels: Tensor | None = None,
     generator: torch.Generator | None = None,
     progress: bool = False,
@@ -408,7 +416,7 @@ def bound(
     `samplers.ddpm`, starting from :math:`p(x_T)=\mathcal N(0,I)`. :math:`L_T` is exact. For every
     other term one :math:`x_t\sim q(x_t|x_0)` is drawn for each sample, independent from step to
     step: a row's total is an unbiased estimate of that sample's bound. Rows are independent given
-    the data, so their spread gives an error bar (`Bound.mean_and_error`); repeat rows for more.
+    the data, so the spread over different samples gives an error bar (`Bound.mean_and_error`).
 
     Continuous data have a log-density, so :math:`L_0` may have any sign. Data on a grid, as 8-bit
     images are, have a probability: with ``levels=256`` :math:`p_\theta(x_0|x_1)` is the Gaussian's
@@ -423,12 +431,14 @@ def bound(
         schedule: the noise schedule.
         x_0: data of shape (B, ...), any number of dimensions.
         variance: the variance of a step t ≥ 2: "posterior" is :math:`\tilde\beta_t`, "beta" is
-            :math:`\beta_t`, "learned" is the network's own.
+            :math:`\beta_t`, "learned" is the network's own. Data with spread have a lower bound
+            with "beta", often by far: near the data :math:`\tilde\beta_t` is much too small.
         decoder_variance: the variance of :math:`p_\theta(x_0|x_1)`, above 0. Without it
             :math:`\beta_1`, because :math:`\tilde\beta_1=0` is the variance of no density.
         levels: how many values, evenly spaced from -1 to 1, each number of the data can take; None
             for continuous data.
-        prediction: "eps", "x_0", "v" or "score".
+        prediction: "eps", "x_0", "v" or "score"; without it ``model.prediction``, which the trainer
+            sets, or else "eps".
         labels: what the model is told about each sample.
         generator: the source of the noise, on the device of x_0.
         progress: show a progress bar.
@@ -444,7 +454,7 @@ def bound(
     Source: Ho et al. 2020, eq. 5, 12 and 13; Kingma et al. 2021, sec. 3. Proved in chapter 05
     (claims L1, L2, L3, L4, L6, L9, L16); for data on a grid in chapter 16.
     """
-    kind = get_prediction(prediction)
+    kind = prediction_of(model, prediction)
     check_schedule(schedule)
     check_readable(kind, schedule.alpha_bar[-1])
     check_data(x_0)
@@ -559,6 +569,21 @@ def check_generator(generator: object) -> None:
     """Raise ValueError unless it is one generator, or None for torch's own."""
     if generator is not None and not isinstance(generator, torch.Generator):
         raise ValueError(f"generator is {generator!r:.60}; it must be one torch.Generator.")
+
+
+def prediction_of(model: Model, prediction: str | None) -> Prediction:
+    """What a model predicts: as it is said here, as the model says itself, or ε.
+
+    Raises:
+        ValueError: if the prediction is unknown, or the two do not agree.
+    """
+    own = getattr(model, "prediction", None)
+    if prediction is not None and own is not None and prediction != own:
+        raise ValueError(
+            f"prediction is {prediction!r}, but the model was trained to predict {own!r}."
+        )
+    said = own if prediction is None else prediction
+    return get_prediction("eps" if said is None else said)
 
 
 def check_model(model: object) -> None:

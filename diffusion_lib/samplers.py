@@ -20,7 +20,7 @@ network with labels one without, for any of them. (Chapters 03, 08, 11, 12 and 1
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import NamedTuple
@@ -40,9 +40,10 @@ from .objectives import (
     check_model,
     check_output,
     evaluating,
+    prediction_of,
     split_output,
 )
-from .prediction import X_0, Prediction, check_readable, get_prediction, learned_variance
+from .prediction import X_0, Prediction, check_readable, learned_variance
 from .process import check_samples
 from .schedule import (
     NoiseSchedule,
@@ -54,6 +55,7 @@ from .schedule import (
     check_schedule,
 )
 
+_LARGEST_SHARE = 1e6  # an extrapolation so far magnifies rounding beyond use
 _SMALLEST_ANGLE = 1e-4  # below it an arc is a straight line, to the digits of float32
 
 Generators = torch.Generator | Sequence[torch.Generator] | None
@@ -85,7 +87,7 @@ def ddpm(
     x_T: Tensor,
     *,
     variance: str = "posterior",
-    prediction: str = "eps",
+    prediction: str | None = None,
     generator: Generators = None,
     clip: Clip = None,
     callback: Callback | None = None,
@@ -102,12 +104,13 @@ def ddpm(
             half precision the network runs in half, the loop itself in float32.
         variance: "posterior" adds noise of variance :math:`\tilde\beta`, "beta" of variance β,
             "learned" of what the network says.
-        prediction: what the network was trained to output.
+        prediction: what the network was trained to output, "eps", "x_0", "v" or "score"; without
+            it ``model.prediction``, which the trainer sets, or else "eps".
         generator: one generator, or one for each sample so that sample i does not depend on its
             batch; on the device of x_T.
         clip: a range (lowest, highest) for the predicted data, or a function such as
             `dynamic_threshold` makes; ε is derived again from them.
-        callback: called with a `Step` after each step; changing its tensors changes the run.
+        callback: called with a `Step` after each step; changing its x_s changes the run.
         progress: show a progress bar.
         grad: keep the graph, to differentiate the samples by x_T or by the network's weights.
 
@@ -132,7 +135,7 @@ def ddpm(
     noise_std = np.sqrt(variances[variance])
     noise_std[0] = 0.0  # the step to s = 0
     sigma = closed_forms.ddim_sigma(1.0, schedule.alpha_bar[:-1], schedule.alpha_bar[1:])
-    plan = _plan_to_data(schedule, get_prediction(prediction), sigma, noise_std)
+    plan = _plan_to_data(schedule, prediction_of(model, prediction), sigma, noise_std)
     rule = _learned_rule if variance == "learned" else _first_order_rule
     return _run(model, plan, x_T, _Options(generator, clip, callback, progress, grad), rule)
 
@@ -144,7 +147,7 @@ def ddim(
     *,
     eta: float = 0.0,
     sigma: ArrayLike | None = None,
-    prediction: str = "eps",
+    prediction: str | None = None,
     generator: Generators = None,
     clip: Clip = None,
     callback: Callback | None = None,
@@ -181,7 +184,7 @@ def ddim(
         raise ValueError(f"eta is {eta:g} and sigma is given too; give one of them.")
     else:
         stds = _own_sigma(schedule, sigma)
-    plan = _plan_to_data(schedule, get_prediction(prediction), stds, stds)
+    plan = _plan_to_data(schedule, prediction_of(model, prediction), stds, stds)
     return _run(model, plan, x_T, _Options(generator, clip, callback, progress, grad))
 
 
@@ -190,7 +193,7 @@ def dpm_solver(
     schedule: NoiseSchedule,
     x_T: Tensor,
     *,
-    prediction: str = "eps",
+    prediction: str | None = None,
     clip: Clip = None,
     callback: Callback | None = None,
     progress: bool = False,
@@ -214,7 +217,7 @@ def dpm_solver(
 
     Source: Lu et al. 2022, algorithm 2. Proved in chapter 16.
     """
-    plan = _still_plan(schedule, prediction)._replace(answered=X_0)
+    plan = _still_plan(model, schedule, prediction)._replace(answered=X_0)
     return _run(model, plan, x_T, _Options(None, clip, callback, progress, grad), _two_step_rule)
 
 
@@ -223,7 +226,7 @@ def heun(
     schedule: NoiseSchedule,
     x_T: Tensor,
     *,
-    prediction: str = "eps",
+    prediction: str | None = None,
     clip: Clip = None,
     callback: Callback | None = None,
     progress: bool = False,
@@ -249,7 +252,7 @@ def heun(
 
     Source: Karras et al. 2022, algorithm 1; Song et al. 2021, eq. 14. Proved in chapter 16.
     """
-    plan = _still_plan(schedule, prediction)
+    plan = _still_plan(model, schedule, prediction)
     if schedule.alpha_bar[-1] == 0:
         raise ValueError(
             "schedule ends in pure noise (alpha_bar_T = 0), which lies infinitely far out in "
@@ -263,7 +266,7 @@ def encode(
     schedule: NoiseSchedule,
     x_0: Tensor,
     *,
-    prediction: str = "eps",
+    prediction: str | None = None,
     callback: Callback | None = None,
     progress: bool = False,
     grad: bool = False,
@@ -283,8 +286,9 @@ def encode(
         model: called as ``model(x_s, times)``.
         schedule: the noise schedule, strided or not.
         x_0: data of any shape (B, ...); device and type of the code follow it.
-        prediction: what the network was trained to output.
-        callback: called with a `Step` after each step; changing its tensors changes the run.
+        prediction: what the network was trained to output, "eps", "x_0", "v" or "score"; without
+            it ``model.prediction``, which the trainer sets, or else "eps".
+        callback: called with a `Step` after each step; changing its x_s changes the run.
         progress: show a progress bar.
         grad: keep the graph.
 
@@ -297,7 +301,7 @@ def encode(
     Source: Song et al. 2021, sec. 4.3 and 5.4. Proved in chapter 12 (claim I15).
     """
     check_schedule(schedule)
-    kind = get_prediction(prediction)
+    kind = prediction_of(model, prediction)
     check_readable(kind, schedule.alpha_bar[-1])
     kind = _told_level(kind, schedule.alpha_bar[1:])
     still = np.zeros(schedule.T)
@@ -390,8 +394,8 @@ def guided(
     Classifier-free guidance, :math:`\epsilon_u+w\,(\epsilon_c-\epsilon_u)`: the labelled answer is
     exaggerated against the unlabelled one. The weights add up to 1, so the same holds for a
     predicted :math:`x_0`, v or score. Both answers come from one call of twice the batch; at
-    scale 1 the labelled answer is all, and at 0 the unlabelled. A learned variance is the labelled
-    one.
+    scale 1 the labelled answer is all, and at 0 the unlabelled. In between and beyond, a learned
+    variance is the labelled one.
 
     Args:
         model: called as ``model(x_t, times, labels)``.
@@ -410,7 +414,8 @@ def guided(
         raise ValueError(f"labels is {labels!r:.60}; it must be an int64 tensor of shape (B,).")
     scale = check_number("scale", scale, lambda scale: 0 <= scale < math.inf, "of 0 or more")
     if no_label is None:
-        no_label = getattr(model, "config", {}).get("classes")
+        config = getattr(model, "config", None)
+        no_label = config.get("classes") if isinstance(config, Mapping) else None
     if no_label is None:
         raise ValueError(
             "no_label is None, and the model has no config with its number of classes; say which "
@@ -427,8 +432,9 @@ class _Guided(nn.Module):
         super().__init__()
         self.model, self.labels, self.scale = model, labels, scale
         self.none = torch.full_like(labels, no_label)
-        if hasattr(model, "embed_times"):
-            self.embed_times = model.embed_times
+        for name in ("embed_times", "prediction"):
+            if hasattr(model, name):
+                setattr(self, name, getattr(model, name))
 
     def forward(self, x_t: Tensor, t: Tensor) -> Tensor:
         """x_t: (B, ...), t: (B,), or what `embed_times` made of one time -> the guided answer."""
@@ -510,17 +516,19 @@ class _Plan(NamedTuple):
         eps = self.answered.eps(x_t, answer, self.here)
         return closed_forms.reverse_mean(x_0, eps, self.there, self.sigma)
 
-    def rows(self, formula: Callable[..., Number], count: int = 2) -> list[tuple[float, ...]]:
+    def rows(
+        self, formula: Callable[..., Number], count: int = 2, largest: float = LARGEST_WEIGHT
+    ) -> list[tuple[float, ...]]:
         """The coefficients of a formula for each step, in float64."""
         with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
             columns = [
                 np.broadcast_to(column, self.sigma.shape)
                 for column in closed_forms.coefficients(formula, count)
             ]
-        if not (np.abs(columns) < LARGEST_WEIGHT).all():  # NaN is not below either
+        if not (np.abs(columns) < largest).all():  # NaN is not below either
             raise ValueError(
-                f"schedule is {self.schedule!r}; some of its levels are too close to 0 or 1 for "
-                "float64 to compute the step between them."
+                f"schedule is {self.schedule!r}; some of its levels are too close to each other, "
+                "to 0 or to 1 for float64 to compute the step between them."
             )
         return list(zip(*(column.tolist() for column in columns), strict=True))
 
@@ -530,15 +538,18 @@ def _plan_to_data(
 ) -> _Plan:
     """The plan from the noisiest entry to the data; tables by entry, as a schedule has them."""
     check_readable(kind, schedule.alpha_bar[-1])
+    # The largest sigma is a rounded root, whose square may exceed the variance there is.
+    largest = closed_forms.noised(0.0, 1.0, schedule.alpha_bar[:-1])
+    sigma = np.minimum(sigma, np.nextafter(largest, 0.0))
     order = np.arange(schedule.T, -1, -1)
     return _Plan(schedule, kind, order, sigma[::-1], noise_std[::-1], answered=kind)
 
 
-def _still_plan(schedule: NoiseSchedule, prediction: str) -> _Plan:
+def _still_plan(model: Model, schedule: NoiseSchedule, prediction: str | None) -> _Plan:
     """The plan of a sampler without noise."""
     check_schedule(schedule)
     still = np.zeros(schedule.T)
-    return _plan_to_data(schedule, get_prediction(prediction), still, still)
+    return _plan_to_data(schedule, prediction_of(model, prediction), still, still)
 
 
 def _own_sigma(schedule: NoiseSchedule, sigma: ArrayLike) -> Table:
@@ -557,9 +568,7 @@ def _own_sigma(schedule: NoiseSchedule, sigma: ArrayLike) -> Table:
             f"sigma[{t}] is {table[t]:g}; it must lie in 0..{largest[t - 1]:g}, the root of "
             "1 - alpha_bar of the step's end."
         )
-    # The largest is a rounded root: a little less of it, where its square is larger by rounding.
-    over = table[1:] ** 2 > 1 - schedule.alpha_bar[:-1]
-    return np.where(over, np.nextafter(table[1:], 0), table[1:])
+    return table[1:]
 
 
 def _told_level(kind: Prediction, alpha_bar_t: Table) -> Prediction:
@@ -621,22 +630,23 @@ def _learned_rule(plan: _Plan, generator: Generators, like: Tensor) -> Advance:
 def _two_step_rule(plan: _Plan, generator: Generators, like: Tensor) -> Advance:
     """DDIM's step with the data extrapolated from the last two answers."""
     rows = _weights(plan.rows(plan.step), like)
-    inner = plan.here[:-2], plan.here[1:-1], plan.there[1:-1]  # but for the first and last step
+    # But for the first and the last step.
+    inner = plan._replace(order=plan.order[1:-1], sigma=plan.sigma[1:-1])
 
     def halfway(x_0: Number, before: Number) -> Number:
-        return closed_forms.extrapolated_x_0(x_0, before, *inner)
+        return closed_forms.extrapolated_x_0(x_0, before, plan.here[:-2], inner.here, inner.there)
 
-    with np.errstate(divide="ignore"):  # pure noise lies at minus infinity on the clock
-        shares = closed_forms.coefficients(halfway, 2)
-    blends = _weights(list(zip(*(share.tolist() for share in shares), strict=True)), like)
+    blends = _weights(inner.rows(halfway, largest=_LARGEST_SHARE), like)
     last: list[Tensor] = []
 
     def advance(number: int, x: Tensor, ask: Ask) -> tuple[Tensor, Tensor]:
         x_0, _ = ask(number, x)
         inside = 0 < number < len(rows) - 1
         middle = _combine(blends[number - 1], x_0, last[0]) if inside else x_0
-        last[:] = [x_0]
-        return _combine(rows[number], x, middle), x_0
+        x = _combine(rows[number], x, middle)
+        # The network may write its next answer where it wrote this one.
+        last[:] = [x_0.clone() if plan.kind is X_0 else x_0]
+        return x, x_0
 
     return advance
 
@@ -660,8 +670,11 @@ def _heun_rule(plan: _Plan, generator: Generators, like: Tensor) -> Advance:
         tried = _combine(tries[number], x, answer)
         if number == len(rows):
             return tried, answer
+        # Summed up before the network is asked again: it may write where it wrote this answer.
+        x = _combine(rows[number][:3], x, answer, tried)
+        answer = answer.clone()
         second, _ = ask(number + 1, tried)
-        return _combine(rows[number], x, answer, tried, second), answer
+        return _add(x, second, rows[number][3]), answer
 
     return advance
 
@@ -675,7 +688,8 @@ def _run(
         plan = plan._replace(answered=X_0)
     working = torch.promote_types(x_start.dtype, torch.float32)
     x = x_start.to(working)
-    x_0_rows = _weights(plan.rows(plan.x_0), x)
+    asked_for = options.callback is not None or plan.answered is not plan.kind
+    x_0_rows = _weights(plan.rows(plan.x_0), x) if asked_for else []
     advance = rule(plan, options.generator, x)
     passed = plan.schedule.times[plan.order].tolist()
     steps = tqdm(range(plan.schedule.T), disable=not options.progress, desc=plan.action)
@@ -686,7 +700,7 @@ def _run(
             x, answer = advance(number, x, ask)
             if options.callback is not None:
                 direct = plan.answered is X_0
-                x_0 = answer if direct else _combine(x_0_rows[number], before, answer)
+                x_0 = answer.clone() if direct else _combine(x_0_rows[number], before, answer)
                 options.callback(Step(number, passed[number], passed[number + 1], x, x_0))
     return x.to(x_start.dtype)
 
@@ -736,8 +750,12 @@ def _weights(rows: Sequence[Sequence[float]], like: Tensor) -> list[Weights]:
 def _combine(weights: Weights, x: Tensor, *others: Tensor) -> Tensor:
     total = x * weights[0]
     for weight, y in zip(weights[1:], others, strict=True):
-        total = torch.add(total, y, alpha=weight)  # type: ignore[arg-type]
+        total = _add(total, y, weight)
     return total
+
+
+def _add(x: Tensor, y: Tensor, weight: Tensor | float) -> Tensor:
+    return torch.add(x, y, alpha=weight)  # type: ignore[arg-type]
 
 
 def _standard_normal(like: Tensor, generator: Generators) -> Tensor:

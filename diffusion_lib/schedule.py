@@ -32,6 +32,10 @@ class NoiseSchedule:
             ``times[0] == 0``. A subsequence keeps the times of the schedule it was taken from.
         T: the number of steps.
 
+    The table is the schedule: each entry is the float64 nearest to its formula, and `beta`,
+    `posterior_variance` and everything else are those of the entries. Where a formula begins with
+    β, as `linear`, its β is met to about 1e-12.
+
     ``NoiseSchedule(alpha_bar)`` takes the table itself, :math:`\bar\alpha_0=1` included. A last
     level of 0 is pure noise, from which no data can be read off: there a network must predict v or
     x_0 (see `zero_terminal`).

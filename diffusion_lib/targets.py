@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from . import closed_forms
-from .prediction import get_prediction
+from .prediction import check_readable, get_prediction
 from .process import check_samples
 from .schedule import NoiseSchedule, check_integer, check_number, check_schedule
 
@@ -144,7 +144,7 @@ class GaussianMixture:
         Proved in chapter 02 (claim F7): a mixture under noise is a mixture.
 
         Raises:
-            ValueError: if a level is not above 0 and at most 1.
+            ValueError: if a level is not in 0..1.
         """
         alpha_bar_t = _level("alpha_bar_t", alpha_bar_t)
         centres, variances = closed_forms.data_marginal(
@@ -179,7 +179,7 @@ class GaussianMixture:
         rule.
 
         Raises:
-            ValueError: unless 0 < alpha_bar_t < alpha_bar_s <= 1.
+            ValueError: unless 0 <= alpha_bar_t < alpha_bar_s <= 1.
         """
         alpha_bar_s = _level("alpha_bar_s", alpha_bar_s)
         alpha_bar_t = _level("alpha_bar_t", alpha_bar_t)
@@ -205,10 +205,13 @@ class GaussianMixture:
         """The perfect network: ``model(x_t, times)`` for x_t of shape (B, d), for any sampler.
 
         Raises:
-            ValueError: if the prediction is unknown.
+            ValueError: if the prediction is unknown, or says nothing about the data in pure noise
+                where the schedule ends in it.
         """
         kind = get_prediction(prediction)
         check_schedule(schedule)
+        check_readable(kind, schedule.alpha_bar[-1])
+        pure_noise = schedule.alpha_bar[-1] == 0
         levels = torch.tensor(schedule.alpha_bar).to(self._centres)
         known = torch.tensor(schedule.times).to(levels.device)
 
@@ -222,7 +225,10 @@ class GaussianMixture:
                 raise ValueError(f"times is {times.tolist()}; every entry must be of the schedule.")
             level = levels[index]
             eps = self.eps(x, level)
-            x_0 = closed_forms.x_0_from_eps(x, eps, level[:, None])
+            if pure_noise:  # nothing can be read off ε there; the data's own law still answers
+                x_0 = self.reverse_kernel(x, 1.0, level).mean
+            else:
+                x_0 = closed_forms.x_0_from_eps(x, eps, level[:, None])
             return kind.target(x_0, eps, level[:, None]).to(x_t)
 
         return exact
@@ -278,10 +284,15 @@ def _rotate_back(y: Tensor, basis: Tensor) -> Tensor:
 def _level(name: str, level: Level) -> Level:
     """The level as a float, or as the tensor it is; ValueError if one does not exist."""
     if not torch.is_tensor(level):
-        return check_number(name, level, lambda level: 0 < level <= 1, "above 0 and at most 1")
-    good = level.ndim <= 1 and level.dtype != torch.bool and ((level > 0) & (level <= 1)).all()
-    if not good:
-        raise ValueError(f"{name} is {level}; each level must lie above 0 and at most at 1.")
+        return check_number(name, level, lambda level: 0 <= level <= 1, "in 0..1")
+    if level.ndim > 1 or level.dtype == torch.bool:
+        raise ValueError(
+            f"{name} is {level.dtype} of shape {tuple(level.shape)}; it must hold one level, or "
+            "one for each row."
+        )
+    bad = level[~((level >= 0) & (level <= 1))]
+    if bad.numel():
+        raise ValueError(f"{name} holds {float(bad.ravel()[0]):g}; each level must lie in 0..1.")
     return level
 
 

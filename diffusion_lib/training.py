@@ -176,7 +176,8 @@ class Trainer:
             Each takes its slice of the batch; the first one alone shows bars and writes files.
 
     Attributes:
-        ema: the averaged model, in eval mode; sample with this one.
+        ema: the averaged model, in eval mode; sample with this one. Its ``prediction`` is what it
+            predicts, and the samplers look there.
         step: number of steps done.
         losses: the loss of every step done, float32, on the CPU.
         gradient_norms: the norm of the gradient in every step done, before clipping, likewise; NaN
@@ -253,6 +254,7 @@ class Trainer:
         self._network = model if accelerator is None else accelerator.prepare_model(model)
         self._predict = self._network if precision == "fp32" else self._in_low_precision
         self._objective = OBJECTIVES[objective]
+        vars(bare(model))["prediction"] = prediction  # the samplers ask the model what it predicts
         self.ema = copy.deepcopy(bare(model)).eval().requires_grad_(False)
         # One fused call updates all weights; the arithmetic is that of torch's default Adam.
         fused = self.device.type in ("cpu", "cuda")
@@ -356,9 +358,15 @@ class Trainer:
                     )
                     torch.autograd.backward(self._scaler.scale(loss), part.weight)
                 losses.append(loss.detach())
-        except BaseException:
+        except BaseException as error:
             if buffers:  # those of the average are still what they were after the last step
                 torch._foreach_copy_(buffers, averaged_buffers)
+            if isinstance(error, IndexError) and self.labels is not None:
+                raise ValueError(
+                    f"the network has no row for a label; labels are 0..{self._classes - 1}, and "
+                    f'{self._classes} stands for "no label": give it {self._classes + 1} rows, or '
+                    "set label_dropout=0."
+                ) from error
             raise
         return losses
 

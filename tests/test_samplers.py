@@ -662,7 +662,7 @@ def test_progress_is_shown_only_when_asked_for(capsys):
         (lambda x: samplers.ddim(network, FULL, x, generator=0), "generator is 0"),
         (
             lambda x: samplers.ddpm(network, NoiseSchedule([1, 0.99, 0.9, 1e-300]), x),
-            "too close to 0 or 1",
+            "too close to each other, to 0 or to 1",
         ),
         (lambda x: samplers.encode(network, FULL, x.long()), "x_0 is torch.int64"),
         (lambda x: samplers.encode(network, "linear", x), "schedule is 'linear'"),

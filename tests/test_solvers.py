@@ -9,6 +9,7 @@ import torch
 
 from diffusion_lib import closed_forms as cf
 from diffusion_lib import samplers
+from diffusion_lib.prediction import get_prediction
 from diffusion_lib.schedule import NoiseSchedule
 from diffusion_lib.targets import gaussian
 
@@ -488,3 +489,78 @@ def test_a_list_keeps_the_trajectory(sampler):
     assert torch.equal(path[-1].x_s, x)
     assert len({float(step.x_s[0]) for step in path}) == 4
     assert torch.allclose(path[-1].x_0, x)
+
+
+# --- What a model says of itself ------------------------------------------------------------------
+
+
+class Says(torch.nn.Module):
+    """The perfect v of one-point data; it says that it predicts v."""
+
+    prediction = "v"
+
+    def forward(self, x, t):
+        return v_of(3.0, 0.0, FULL)(x, t)
+
+
+@pytest.mark.parametrize("sampler", ["ddpm", "ddim", "dpm_solver", "heun"])
+def test_a_model_that_says_what_it_predicts_is_believed(sampler):
+    x_T = torch.randn(5, 1, generator=seeded(), dtype=torch.float64)
+    run = getattr(samplers, sampler)
+    assert float((run(Says(), FULL.strided(10), x_T) - 3).abs().max()) < 1e-9
+    with pytest.raises(ValueError, match="prediction is 'eps', but the model was trained to pred"):
+        run(Says(), FULL.strided(10), x_T, prediction="eps")
+
+
+@pytest.mark.parametrize("name", ["linear", "scaled_linear", "cosine", "sigmoid"])
+def test_every_stride_from_pure_noise_runs(name):
+    """There sigma is the largest there is, a rounded root."""
+    zero = getattr(NoiseSchedule, name)().zero_terminal()
+    x_T = torch.randn(2, 1, generator=seeded(), dtype=torch.float64)
+    for S in [*range(1, 30), 64, 128, 200, 250, 256, 300, 1000]:
+        schedule = zero.strided(S)
+        rows = samplers._plan_to_data(
+            schedule,
+            get_prediction("v"),
+            cf.ddim_sigma(1.0, schedule.alpha_bar[:-1], schedule.alpha_bar[1:]),
+            np.zeros(S),
+        )
+        assert np.isfinite(rows.rows(rows.step)).all()
+    x = samplers.ddpm(v_of(3.0, 0.0, zero), zero.strided(25), x_T, prediction="v")
+    assert float((x - 3).abs().max()) < 1e-9
+
+
+@pytest.mark.parametrize("sampler", ["ddpm", "ddim", "dpm_solver", "heun"])
+@pytest.mark.parametrize("prediction", ["eps", "x_0", "v"])
+def test_a_network_may_answer_in_the_same_memory_every_time(sampler, prediction):
+    """As a recorded CUDA graph does."""
+    schedule, memory = FULL.strided(6), torch.empty(4, 1)
+    network = gaussian([0.3], [[0.25]]).model(schedule, prediction)
+    x_T = torch.randn(4, 1, generator=seeded())
+
+    def run(model):
+        path, options = [], {"generator": seeded(1)} if sampler == "ddpm" else {}
+        getattr(samplers, sampler)(
+            model, schedule, x_T, prediction=prediction, callback=path.append, **options
+        )
+        return torch.stack([torch.stack([step.x_s, step.x_0]) for step in path])
+
+    assert torch.equal(run(lambda x, t: memory.copy_(network(x, t))), run(network))
+
+
+@pytest.mark.parametrize(
+    "levels",
+    [[1, 0.9, 0.5, np.nextafter(0.5, 0), 0.1], [1, 0.9, np.nextafter(1e-10, 1), 1e-10, 1e-12]],
+)
+def test_an_extrapolation_without_bounds_gets_a_sentence(levels):
+    schedule = NoiseSchedule(levels)
+    with pytest.raises(ValueError, match="too close to each other"):
+        samplers.dpm_solver(lambda x, t: x, schedule, torch.zeros(1, 1), prediction="v")
+
+
+def test_a_target_answers_in_pure_noise_with_the_mean_of_the_data():
+    target = gaussian([0.3], [[0.25]])
+    x = torch.randn(5, 1, generator=seeded(), dtype=torch.float64)
+    x_0 = target.model(ZERO, "x_0")(x, torch.full((5,), 1000))
+    assert torch.allclose(x_0, torch.full_like(x, 0.3), rtol=1e-12)
+    assert torch.allclose(target.eps(x, 0.0), x)

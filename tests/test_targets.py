@@ -169,7 +169,7 @@ def test_bad_parameters_get_a_sentence(arguments, message):
         (lambda m, x: m.at(2.0), "alpha_bar_t is 2.0"),
         (lambda m, x: m.at(-1.0), "alpha_bar_t is -1.0"),
         (lambda m, x: m.at(float("nan")), "alpha_bar_t is nan"),
-        (lambda m, x: m.eps(x, torch.full((3, 1), 0.5)), "alpha_bar_t is tensor"),
+        (lambda m, x: m.eps(x, torch.full((3, 1), 0.5)), "alpha_bar_t is torch.float32 of shape"),
         (lambda m, x: m.reverse_kernel(x, 0.2, 0.5), "from t to a cleaner s"),
         (lambda m, x: m.model(NoiseSchedule.linear(9))(x, torch.tensor([1, 2, 10])), "times is"),
         (lambda m, x: m.model(NoiseSchedule.linear(9))(x, torch.tensor([1, 2, -1])), "times is"),
