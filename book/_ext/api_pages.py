@@ -200,16 +200,15 @@ class LinkNamesInCode(SphinxTransform):
     """Make ``closed_forms.posterior`` in the code of any page a link."""
 
     default_priority = 600
-    pattern = re.compile(rf"(?:{PACKAGE}\.)?[a-z_]+\.[\w.]+")
+    # A room, a file in it if the room is a package, and what is defined there.
+    pattern = re.compile(rf"(?:{PACKAGE}\.)?([a-z_]+)\.(?:[a-z_]+\.)?(\w+(?:\.\w+)?)")
 
     def apply(self, **_: Any) -> None:
         for code in list(self.document.findall(nodes.literal)):
-            text = code.astext()
-            if self.pattern.fullmatch(text) and not isinstance(code.parent, pending_xref):
-                target = f"{PACKAGE}.{text.removeprefix(f'{PACKAGE}.')}"
-                link = pending_xref(
-                    "", reftype="name", refdomain="", reftarget=target, refdoc=self.env.docname
-                )
+            match = self.pattern.fullmatch(code.astext())
+            if match and not isinstance(code.parent, pending_xref):
+                link = pending_xref("", reftype="name", refdomain="", refdoc=self.env.docname)
+                link["reftarget"] = f"{PACKAGE}.{match[1]}.{match[2]}"
                 code.replace_self(link)
                 link += code
 
@@ -238,11 +237,12 @@ class LongSignatures(SphinxPostTransform):
     """What is longer than a line has one line for each parameter."""
 
     default_priority = 100  # once the types are as short as they are shown
-    longest = 75
+    longest = 90
 
     def run(self, **_: Any) -> None:
         for parameters in self.document.findall(desc_parameterlist):
-            parameters["multi_line_parameter_list"] = len(parameters.astext()) > self.longest
+            length = len(parameters.parent.astext())
+            parameters["multi_line_parameter_list"] = length > self.longest
 
 
 def resolve(
