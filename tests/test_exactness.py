@@ -118,9 +118,9 @@ def test_the_tables_keep_all_the_digits_of_float32(name, T):
 @each_name
 def test_the_tables_follow_from_the_levels(name, zero_terminal):
     """In float64: a few 1e-16 of 1 - alpha_bar_t / alpha_bar_s, which is between 0 and 1."""
-    schedule = getattr(NoiseSchedule, name)(1000)
+    schedule = getattr(NoiseSchedule, name)(250)
     schedule = schedule.zero_terminal() if zero_terminal else schedule
-    for some in (schedule, schedule.strided(50), schedule.subsequence([1, 2, 500, 999, 1000])):
+    for some in (schedule, schedule.strided(50), schedule.subsequence([1, 2, 100, 249, 250])):
         truth = derived([mpf(level) for level in some.alpha_bar.tolist()])
         assert worst(some.snr, truth["snr"]) <= 4e-16
         for table in ("beta", "alpha", "posterior_variance"):
@@ -213,7 +213,7 @@ def downwards(schedule):
 
 FULL = {name: getattr(NoiseSchedule, name)() for name in FORMULAS}
 STRIDES = [1, 7, 50]
-WHOLE = {"linear": 999, "scaled_linear": 1000, "cosine": 999, "sigmoid": 1000}
+WHOLE = {"linear": 999, "cosine": 1000}
 
 
 @pytest.mark.parametrize("eta", [0.0, 0.3, 1.0])
@@ -230,7 +230,7 @@ def test_every_coefficient_of_ddim(name, prediction, eta):
             assert gap(row, [*step_truth(prediction, s, t, sigma), sigma]) <= 1e-7
 
 
-@each_name
+@pytest.mark.parametrize("name", WHOLE)
 def test_every_coefficient_of_a_whole_chain(name):
     schedule = FULL[name].strided(WHOLE[name])
     rows = coefficients(samplers.ddim, schedule, eta=0.3, generator=Ones())
