@@ -22,6 +22,7 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
+from .arguments import check_integer
 from .networks import build
 from .prediction import get_prediction
 from .schedule import NoiseSchedule
@@ -80,8 +81,9 @@ class Checkpoint:
                 with torch.device("meta"):
                     sketch = build(self.info["network"])
                 check_fit(sketch, weights, self.path)
-                return build(self.info["network"])
-        check_kind("model", model, nn.Module)
+                with torch.device("cpu"):
+                    return build(self.info["network"])
+        check_module(model)
         check_fit(model, weights, self.path)
         return model
 
@@ -271,25 +273,19 @@ def bare(model: nn.Module) -> nn.Module:
     return getattr(model, "_orig_mod", model)
 
 
-def is_whole(value: object, least: int) -> bool:
-    """Whether value is an integer from least up that fits into 64 bits."""
-    return isinstance(value, int) and not isinstance(value, bool) and least <= value < 2**63
-
-
-def check_kind(name: str, value: object, kind: type) -> None:
-    """Raise ValueError unless the named value is of that kind."""
-    if not isinstance(value, kind):
-        raise ValueError(f"{name} is {type(value).__name__}; it must be a {kind.__name__}.")
+def check_module(model: object) -> None:
+    """Raise ValueError unless the model is a torch module."""
+    if not isinstance(model, nn.Module):
+        raise ValueError(f"model is {type(model).__name__}; it must be a torch.nn.Module.")
 
 
 def _check_info(info: dict[str, Any]) -> None:
     """Raise where a description is not one that a trainer writes."""
     get_prediction(info["settings"]["prediction"])
-    shape = info["data_shape"]
-    for name, good in (
-        ("network", info["network"] is None or isinstance(info["network"], dict)),
-        ("step", is_whole(info["step"], 0)),
-        ("data_shape", len(shape) >= 2 and all(is_whole(length, 1) for length in shape)),
-    ):
-        if not good:
-            raise ValueError(f"its {name} is {info[name]!r}")
+    if not isinstance(info["network"], dict | None):
+        raise ValueError(f"its network is {info['network']!r:.60}")
+    check_integer("its step", info["step"], least=0, most=2**63 - 1)
+    if len(info["data_shape"]) < 2:
+        raise ValueError(f"its data_shape is {info['data_shape']!r:.60}")
+    for length in info["data_shape"]:
+        check_integer("a length in its data_shape", length, most=2**63 - 1)

@@ -28,6 +28,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from .arguments import check_integer
 from .objectives import evaluating
 from .process import check_samples
 
@@ -75,16 +76,18 @@ def sliced_wasserstein(
     Source: Rabin et al. 2011; Bonneel et al. 2015.
     """
     x, y = _pair(samples, truth)
-    _check_whole("projections", projections, 1)
-    _check_whole("seed", seed, 0)
+    projections = check_integer("projections", projections, 1)
+    seed = check_integer("seed", seed, 0)
     if not isinstance(order, int | float) or not 1 <= order < math.inf:
         raise ValueError(f"order is {order!r}; it must be a number, 1 or more.")
     generator = torch.Generator().manual_seed(seed)
-    directions = torch.randn(projections, x.shape[1], generator=generator, dtype=torch.float64)
+    shape = projections, x.shape[1]
+    directions = torch.randn(shape, generator=generator, dtype=torch.float64, device="cpu")
     directions = torch.nn.functional.normalize(directions)
     # Both inverse distribution functions are constant between these levels, in units of 1/(mn).
     m, n = len(x), len(y)
-    levels = torch.unique(torch.cat([torch.arange(m + 1) * n, torch.arange(n + 1) * m]))
+    steps = torch.arange(m + 1, device="cpu") * n, torch.arange(n + 1, device="cpu") * m
+    levels = torch.unique(torch.cat(steps))
     widths = levels.diff().double() / (m * n)
     total = 0.0
     for some in torch.split(directions, max(1, _BLOCK // len(widths))):
@@ -347,21 +350,23 @@ def compare(
         ValueError: an argument is outside its range, the shapes do not fit, there are too few rows,
             values are not finite, or a metric gives no finite number.
     """
-    _check_whole("splits", splits, 2)
-    _check_whole("seed", seed, 0)
+    splits = check_integer("splits", splits, 2)
+    seed = check_integer("seed", seed, 0)
     _pair(samples, truth)
     if len(truth) < 4:
         raise ValueError(f"truth has {len(truth)} rows; there must be 4, to split it in two parts.")
     x, y = _seen(features, "samples", samples), _seen(features, "truth", truth)
     most = min(len(x), len(y) // 2)
     n = most if rows is None else rows
-    _check_whole("rows", n, 2, most, f" ({len(x)} samples, and half of {len(y)} rows of truth)")
+    n = check_integer(
+        "rows", n, 2, most, f" ({len(x)} samples, and half of {len(y)} rows of truth)"
+    )
     generator = torch.Generator().manual_seed(seed)
     values: dict[str, list[float]] = {name: [] for name in metrics}
     floors: dict[str, list[float]] = {name: [] for name in metrics}
     for _ in tqdm(range(splits), disable=not progress, unit="split"):
-        chosen = x[torch.randperm(len(x), generator=generator)[:n]]
-        mixed = torch.randperm(len(y), generator=generator)
+        chosen = x[_permutation(len(x), generator)[:n]]
+        mixed = _permutation(len(y), generator)
         part, other = y[mixed[:n]], y[mixed[n : 2 * n]]
         for name, metric in metrics.items():
             values[name].append(_number(name, metric(chosen, part)))
@@ -433,13 +438,8 @@ def _matrix(name: str, x: Tensor) -> Tensor:
     return matrix
 
 
-def _check_whole(
-    name: str, value: object, least: int, most: int = 2**63 - 1, reason: str = ""
-) -> None:
-    whole = isinstance(value, int) and not isinstance(value, bool)
-    if not whole or not least <= value <= most:  # type: ignore[operator]
-        limit = f"an integer from {least} to {most}" if most < 2**63 - 1 else f"at least {least}"
-        raise ValueError(f"{name} is {value!r}; it must be {limit}{reason}.")
+def _permutation(count: int, generator: torch.Generator) -> Tensor:
+    return torch.randperm(count, generator=generator, device="cpu")
 
 
 def _distances(x: Tensor, y: Tensor) -> Iterator[Tensor]:
@@ -467,7 +467,7 @@ def _median_distance(x: Tensor) -> float:
 
 def _share_within(points: Tensor, others: Tensor, k: int, name: str) -> float:
     """The share of the points in a ball around another, as far as its k-th neighbour."""
-    _check_whole("k", k, 1, len(others) - 1, f", below the {len(others)} rows of {name}")
+    k = check_integer("k", k, 1, len(others) - 1, f", below the {len(others)} rows of {name}")
     # The nearest of all is the row itself.
     blocks = _distances(others, others)
     radii = torch.cat([block.topk(k + 1, largest=False).values[:, k] for block in blocks])

@@ -287,11 +287,11 @@ def _count(waves: Tensor) -> int:
 
 
 def _nodes(count: int, reach: float) -> Tensor:
-    return -reach + 2 * reach / count * torch.arange(count, dtype=torch.float64)
+    return -reach + 2 * reach / count * torch.arange(count, dtype=torch.float64, device="cpu")
 
 
 def _frequencies(nodes: int, reach: float) -> Tensor:
-    return math.pi / reach * torch.arange(nodes // 2 + 1, dtype=torch.float64)
+    return math.pi / reach * torch.arange(nodes // 2 + 1, dtype=torch.float64, device="cpu")
 
 
 def _check(target: GaussianMixture, reach: float) -> None:

@@ -21,18 +21,11 @@ from torch import Tensor
 from tqdm import tqdm
 
 from . import closed_forms
+from .arguments import as_table, check_choice, check_integer, check_number
 from .closed_forms import Gaussian
 from .prediction import Prediction, check_readable, get_prediction, learned_variance
 from .process import check_samples, check_steps, levels_at, linear_at, network_times
-from .schedule import (
-    NoiseSchedule,
-    Table,
-    as_table,
-    check_choice,
-    check_integer,
-    check_number,
-    check_schedule,
-)
+from .schedule import NoiseSchedule, Table, check_schedule
 
 LARGEST_WEIGHT = 1e30  # beyond it float32 overflows
 _STANDARD_NORMAL = Gaussian(0.0, 1.0)

@@ -11,8 +11,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from . import closed_forms
+from .arguments import check_choice
 from .closed_forms import Number
-from .schedule import check_choice
 
 
 @dataclass(frozen=True)

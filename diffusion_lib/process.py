@@ -186,4 +186,4 @@ def _tables(
 def _on_device(
     schedule: NoiseSchedule, name: str, dtype: torch.dtype, device: torch.device
 ) -> Tensor:
-    return torch.tensor(getattr(schedule, name)).to(dtype).to(device)
+    return torch.tensor(getattr(schedule, name), dtype=dtype, device=device)

@@ -32,6 +32,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from . import closed_forms
+from .arguments import as_table, check_choice, check_integer, check_number
 from .closed_forms import Gaussian, Number
 from .objectives import (
     LARGEST_WEIGHT,
@@ -45,15 +46,7 @@ from .objectives import (
 )
 from .prediction import X_0, Prediction, check_readable, learned_variance
 from .process import check_samples
-from .schedule import (
-    NoiseSchedule,
-    Table,
-    as_table,
-    check_choice,
-    check_integer,
-    check_number,
-    check_schedule,
-)
+from .schedule import NoiseSchedule, Table, check_schedule
 
 _LARGEST_SHARE = 1e6  # an extrapolation so far magnifies rounding beyond use
 _SMALLEST_ANGLE = 1e-4  # below it an arc is a straight line, to the digits of float32
@@ -239,7 +232,8 @@ def heun(
     2S - 1 in all; deterministic, with an error of second order in the stride. In the coordinates
     :math:`x/\sqrt{\bar\alpha}` against :math:`\sqrt{1-\bar\alpha}/\sqrt{\bar\alpha}` DDIM is
     Euler's method, and this is Heun's; so a schedule may not begin in pure noise, where both are
-    infinite.
+    infinite. One that begins close to it, as `NoiseSchedule.cosine` does, makes a very long first
+    step there: `dpm_solver` does better.
 
     Args:
         model, schedule, x_T, prediction, clip, callback, progress, grad: as in `ddpm`.
@@ -287,7 +281,8 @@ def encode(
         schedule: the noise schedule, strided or not.
         x_0: data of any shape (B, ...); device and type of the code follow it.
         prediction: what the network was trained to output, "eps", "x_0", "v" or "score"; without
-            it ``model.prediction``, which the trainer sets, or else "eps".
+            it ``model.prediction``, which the trainer sets, or else "eps". Whatever it is, it is
+            read as ε first, with the level that the network was told.
         callback: called with a `Step` after each step; changing its x_s changes the run.
         progress: show a progress bar.
         grad: keep the graph.

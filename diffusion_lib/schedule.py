@@ -8,18 +8,18 @@ stride is, and the adjacent-step mistake cannot be written. (Chapter 02.)
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from itertools import pairwise
-from typing import Any, TypeVar
+from typing import Any
 
 import mpmath
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from . import closed_forms
+from .arguments import as_integers, as_table, check_choice, check_integer, check_number
 
 Table = NDArray[np.float64]
-Choice = TypeVar("Choice")
 _DIGITS = 60  # of the products behind a table; every entry is then the float64 nearest to the truth
 
 
@@ -61,7 +61,7 @@ class NoiseSchedule:
             raise ValueError(f"alpha_bar[0] is {table[0]}; alpha_bar_0 = 1 is part of the table.")
         _demand(table >= 0, "alpha_bar", table, "must be a number of 0 or more")
         _demand(table < _before(table, 2), "alpha_bar", table, "must be below the one before")
-        kept = _as_integers(range(len(table)) if times is None else times)
+        kept = as_integers(range(len(table)) if times is None else times)
         if kept.shape != table.shape or kept.dtype != np.int64:
             raise ValueError(
                 f"times has shape {kept.shape} and type {kept.dtype}; it must hold one integer for "
@@ -247,7 +247,7 @@ class NoiseSchedule:
         Raises:
             ValueError: if a step is not one of 1..T or the list is not strictly monotone.
         """
-        kept = _as_integers(steps)
+        kept = as_integers(steps)
         if kept.ndim != 1 or len(kept) == 0 or kept.dtype != np.int64:
             raise ValueError(
                 f"steps is {steps!r:.60}; it must be a list of integers from 1 to {self.T}."
@@ -326,51 +326,6 @@ def _demand(good: Any, name: str, values: Any, rule: str) -> None:
         raise ValueError(f"{name}[{bad[0]}] is {float(values[bad[0]]):g}; every entry {rule}.")
 
 
-# --- What arguments are made of -------------------------------------------------------------------
-# NumPy's and torch's numbers are numbers, on any device; a bool is none.
-
-
-def as_table(name: str, values: ArrayLike) -> Table:
-    """The values in float64, of whatever shape; ValueError unless they are real numbers."""
-    try:
-        table = np.array(_plain(values))
-        if table.dtype.kind in "iufO":  # O holds numbers of other libraries, or no numbers
-            return table.astype(np.float64)
-    except (TypeError, ValueError):
-        pass
-    raise ValueError(f"{name} is {values!r:.60}; it must be one row of numbers.")
-
-
-def check_number(
-    name: str,
-    value: object,
-    good: Callable[[float], bool] = math.isfinite,
-    rule: str = "and finite",
-) -> float:
-    """The value as a float; ValueError unless it is a number for which ``good`` is true."""
-    number = _plain(value)
-    if not isinstance(number, int | float) or isinstance(number, bool) or not good(number):
-        raise ValueError(f"{name} is {number!r:.60}; it must be a number {rule}.")
-    return float(number)
-
-
-def check_integer(name: str, value: object, least: int = 1, most: int | None = None) -> int:
-    """The value as an int; ValueError unless it is an integer from ``least`` to ``most``."""
-    number = _plain(value)
-    integer = isinstance(number, int) and not isinstance(number, bool)
-    if not integer or number < least or (most is not None and number > most):
-        allowed = f"an integer of at least {least}" if most is None else f"one of {least}..{most}"
-        raise ValueError(f"{name} is {number!r:.60}; it must be {allowed}.")
-    return int(number)
-
-
-def check_choice(name: str, value: object, choices: Mapping[str, Choice]) -> Choice:
-    """What the choices hold under that name; ValueError if it is none of their names."""
-    if not isinstance(value, str) or value not in choices:
-        raise ValueError(f"{name} is {value!r:.60}; it must be one of {', '.join(choices)}.")
-    return choices[value]
-
-
 def check_schedule(schedule: object) -> None:
     """Raise ValueError unless it is a NoiseSchedule."""
     if not isinstance(schedule, NoiseSchedule):
@@ -379,16 +334,3 @@ def check_schedule(schedule: object) -> None:
 
 def _share(name: str, value: object) -> float:
     return check_number(name, value, lambda x: 0 < x < 1, "strictly between 0 and 1")
-
-
-def _as_integers(values: Any) -> NDArray[Any]:
-    """An array of int64 if the values are integers, of whatever shape; of another type if not."""
-    try:
-        return np.array(_plain(values))
-    except ValueError:  # rows of different lengths
-        return np.array(None)
-
-
-def _plain(value: Any) -> Any:
-    """Python's own numbers, or lists of them, for those of NumPy and torch."""
-    return value.tolist() if hasattr(value, "tolist") else value

@@ -14,9 +14,10 @@ import torch
 from torch import Tensor
 
 from . import closed_forms
+from .arguments import check_integer, check_number
 from .prediction import check_readable, get_prediction
 from .process import check_samples
-from .schedule import NoiseSchedule, check_integer, check_number, check_schedule
+from .schedule import NoiseSchedule, check_schedule
 
 Level = float | Tensor
 """One noise level, or one for each row of x."""
@@ -212,8 +213,9 @@ class GaussianMixture:
         check_schedule(schedule)
         check_readable(kind, schedule.alpha_bar[-1])
         pure_noise = schedule.alpha_bar[-1] == 0
-        levels = torch.tensor(schedule.alpha_bar).to(self._centres)
-        known = torch.tensor(schedule.times).to(levels.device)
+        like = self._centres
+        levels = torch.tensor(schedule.alpha_bar, dtype=like.dtype, device=like.device)
+        known = torch.tensor(schedule.times, device=like.device)
 
         def exact(x_t: Tensor, times: Tensor) -> Tensor:
             x = self._cast(x_t)

@@ -39,11 +39,12 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from . import checkpoint
-from .checkpoint import bare, check_kind, is_whole, load_model, load_pretrained, resolve_device
+from .arguments import check_choice, check_integer, check_number
+from .checkpoint import bare, check_module, load_model, load_pretrained, resolve_device
 from .networks import Network
-from .objectives import OBJECTIVES
+from .objectives import OBJECTIVES, draw_noise
 from .prediction import check_readable, get_prediction
-from .schedule import NoiseSchedule
+from .schedule import NoiseSchedule, check_schedule
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -52,6 +53,9 @@ __all__ = ["Samples", "Trainer", "load_model", "load_pretrained", "resolve_devic
 
 BLOCK = 50  # steps between two looks at the losses, which are read from the device in one piece
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+Objective = Callable[..., Tensor]
+"""What is minimised, called as `objectives.simple_loss` is."""
 
 
 class Samples(Protocol):
@@ -78,8 +82,8 @@ def _number(seed: int, *place: object) -> int:
 
 def _permutation(n: int, seed: int, epoch: int) -> Tensor:
     """The order of the n samples in an epoch: int64 (n,), a function of (seed, epoch) alone."""
-    generator = torch.Generator().manual_seed(_number(seed, "order", epoch))
-    return torch.randperm(n, generator=generator)
+    generator = torch.Generator("cpu").manual_seed(_number(seed, "order", epoch))
+    return torch.randperm(n, generator=generator, device="cpu")
 
 
 def _seed_generators(number: int, device: torch.device) -> None:
@@ -144,8 +148,8 @@ class Trainer:
     """Train model on data; ``train`` may be called again and again, ``save`` between the calls.
 
     Args:
-        model: any module model(x_t, t), or model(x_t, t, labels) where labels are given; moved to
-            the device and trained in place.
+        model: any module model(x_t, t), or model(x_t, t, labels) where labels are given, its
+            weights float32; moved to the device and trained in place.
         schedule: the noise schedule.
         data: samples, (N, ...), floating point. Data that are float32 and on the device already
             are used where they lie, not copied; leave them as they are while training. Samples too
@@ -153,7 +157,9 @@ class Trainer:
             read from it.
         labels: the class of each sample, int64 (N,), or None. K classes are 0..K-1; K is what one
             of our networks was made with, and for any other one more than the largest label.
-        objective: what is minimised: a name in objectives.OBJECTIVES.
+        objective: what is minimised: a name in objectives.OBJECTIVES, or a function called as they
+            are, such as ``partial(min_snr_loss, gamma=3.0)`` or
+            ``partial(weighted_loss, weight=my_weight)``.
         prediction: what the model predicts: "eps", "x_0", "v" or "score".
         label_dropout: the share of labels replaced by K, "no label", so that the network learns
             what classifier-free guidance compares; without labels there is nothing to replace.
@@ -196,7 +202,7 @@ class Trainer:
         data: Tensor | Samples,
         *,
         labels: Tensor | None = None,
-        objective: str = "simple",
+        objective: str | Objective = "simple",
         prediction: str = "eps",
         label_dropout: float = 0.1,
         batch_size: int = 128,
@@ -210,22 +216,23 @@ class Trainer:
         device: str | torch.device = "auto",
         accelerator: Accelerator | None = None,
     ) -> None:
-        self.settings: dict[str, Any] = {
-            "objective": objective,
-            "prediction": prediction,
-            "label_dropout": label_dropout,
-            "batch_size": batch_size,
-            "accumulate": accumulate,
-            "precision": precision,
-            "learning_rate": learning_rate,
-            "warmup": warmup,
-            "ema_decay": ema_decay,
-            "gradient_clip": gradient_clip,
-            "seed": seed,
-        }
-        _check_settings(**self.settings)
-        check_kind("model", model, nn.Module)
-        check_kind("schedule", schedule, NoiseSchedule)
+        self.settings = _settings(
+            objective=objective if isinstance(objective, str) else None,
+            prediction=prediction,
+            label_dropout=label_dropout,
+            batch_size=batch_size,
+            accumulate=accumulate,
+            precision=precision,
+            learning_rate=learning_rate,
+            warmup=warmup,
+            ema_decay=ema_decay,
+            gradient_clip=gradient_clip,
+            seed=seed,
+        )
+        batch_size, accumulate = self.settings["batch_size"], self.settings["accumulate"]
+        self._objective = _objective(objective)
+        check_module(model)
+        check_schedule(schedule)
         check_readable(get_prediction(prediction), schedule.alpha_bar[-1])
         _check_data(data)
         _check_network(model, objective)
@@ -253,18 +260,17 @@ class Trainer:
         # In several processes this gives all the weights of the first; then comes the average.
         self._network = model if accelerator is None else accelerator.prepare_model(model)
         self._predict = self._network if precision == "fp32" else self._in_low_precision
-        self._objective = OBJECTIVES[objective]
         vars(bare(model))["prediction"] = prediction  # the samplers ask the model what it predicts
         self.ema = copy.deepcopy(bare(model)).eval().requires_grad_(False)
         # One fused call updates all weights; the arithmetic is that of torch's default Adam.
         fused = self.device.type in ("cpu", "cuda")
-        self.optimizer = torch.optim.Adam(model.parameters(), lr=learning_rate, fused=fused)
+        self.optimizer = torch.optim.Adam(model.parameters(), lr=self.learning_rate(0), fused=fused)
         self._scaler = torch.amp.GradScaler(self.device.type, enabled=precision == "fp16")
         self.step = 0
-        self.losses = torch.empty(0)
-        self.gradient_norms = torch.empty(0)
+        self.losses = torch.empty(0, device="cpu")
+        self.gradient_norms = torch.empty(0, device="cpu")
         self.saved: tuple[Path, int] | None = None
-        self._unknown = torch.tensor(math.nan)
+        self._unknown = torch.tensor(math.nan, device=self.device)
         self._generator = torch.Generator(self.device)
         self._order: tuple[int, Tensor] | None = None  # (epoch, its permutation)
 
@@ -290,8 +296,7 @@ class Trainer:
             FloatingPointError: a loss is not finite. The steps before it stay recorded, but the
                 weights are spoiled, and save() refuses to write them over a good checkpoint.
         """
-        if not is_whole(steps, 1):
-            raise ValueError(f"steps is {steps!r}; it must be a positive integer.")
+        steps = check_integer("steps", steps)
         first = self.step
         self.model.train()
         with tqdm(total=steps, disable=not (progress and self.writes), unit="step") as bar:
@@ -374,12 +379,13 @@ class Trainer:
         """Rows of the data, steps t, noise and labels of the whole batch, all its parts."""
         settings, rows = self.settings, self._rows(step)
         generator = self._generator.manual_seed(_number(settings["seed"], "noise", step))
-        options: Any = {"generator": generator, "device": self.device}
-        t = torch.randint(1, self.schedule.T + 1, rows.shape, **options)
-        eps = torch.randn((len(rows), *self.data.shape[1:]), **options)
+        shape = (len(rows), *self.data.shape[1:])
+        like = torch.empty(shape, dtype=torch.float32, device=self.device)
+        t, eps = draw_noise(self.schedule, like, generator)
         if self.labels is None:
             return rows, t, eps, None
-        dropped = torch.rand(rows.shape, **options) < settings["label_dropout"]
+        share = torch.rand(rows.shape, generator=generator, device=self.device)
+        dropped = share < settings["label_dropout"]
         labels = self._on_device(self.labels[rows]).masked_fill(dropped, self._classes)
         return rows, t, eps, labels
 
@@ -437,8 +443,8 @@ class Trainer:
     def _record(self, parts: list[Tensor], norms: list[Tensor]) -> Tensor:
         """Read the losses of the last steps from the device, and keep those that are finite."""
         if not norms:
-            return torch.empty(0)
-        weights = torch.tensor([part.share for part in self._parts])
+            return torch.empty(0, device="cpu")
+        weights = torch.tensor([part.share for part in self._parts], device="cpu")
         losses = torch.stack(parts).float().cpu().reshape(len(norms), -1) @ weights
         if self._accelerator is not None:
             losses = self._accelerator.reduce(losses.to(self.device), "mean").cpu()
@@ -554,19 +560,21 @@ class Trainer:
         *,
         labels: Tensor | None = None,
         model: nn.Module | None = None,
+        objective: Objective | None = None,
         device: str | torch.device = "auto",
         accelerator: Accelerator | None = None,
     ) -> Trainer:
         """The trainer that save() wrote, ready to go on as if it had never stopped.
 
-        Give model, of the same architecture, where it is not one of diffusion_lib.networks. On
-        another kind of device the run goes on, but its noise is new there. The number of processes
-        may be another.
+        Give model, of the same architecture, where it is not one of diffusion_lib.networks, and
+        objective where it is a function and not a name. On another kind of device the run goes on,
+        but its noise is new there. The number of processes may be another.
 
         Raises:
             FileNotFoundError: there is no such file.
             ValueError: it is not a whole checkpoint of a trainer, data or labels are not those it
-                was trained on, or its weights do not fit model, which is as it was then.
+                was trained on, objective is missing or not wanted, or its weights do not fit model,
+                which is as it was then.
         """
         stored = checkpoint.read(path)
         info = stored.info
@@ -582,7 +590,7 @@ class Trainer:
             )
         _check_data(data)
         with checkpoint.reading(path):
-            _check_settings(**info["settings"])
+            settings = _settings(**info["settings"])
             digests = info["data_digest"], info["labels_digest"]
         if list(data.shape) != info["data_shape"]:
             raise ValueError(
@@ -597,6 +605,11 @@ class Trainer:
             raise ValueError(
                 f"{path} was trained {trained}, and {given} given; resume with the same labels."
             )
+        named = settings.pop("objective")
+        if (named is None) == (objective is None):
+            trained = "with a function of your own" if named is None else f"with {named!r}"
+            wish = "pass it as objective" if named is None else "leave objective out"
+            raise ValueError(f"{path} was trained {trained}; {wish}.")
         model = stored.network(model)
         weights = stored.part("model")
         checkpoint.check_fit(model, weights, path)
@@ -613,7 +626,8 @@ class Trainer:
             labels=labels,
             device=device,
             accelerator=accelerator,
-            **info["settings"],
+            objective=objective or named,
+            **settings,
         )
         bare(model).load_state_dict(weights)
         trainer.ema.load_state_dict(stored.part("ema"))
@@ -688,7 +702,7 @@ def _scaler_state(stored: checkpoint.Checkpoint) -> dict[str, float]:
 def _digest(samples: Tensor | Samples) -> str:
     """A fingerprint of up to a thousand samples, or labels, spread over all."""
     count = min(len(samples), 1000)
-    rows = torch.arange(count) * (len(samples) - 1) // max(count - 1, 1)
+    rows = torch.arange(count, device="cpu") * (len(samples) - 1) // max(count - 1, 1)
     if isinstance(samples, Tensor):
         rows = rows.to(samples.device)
     return hashlib.sha256(samples[rows].float().cpu().numpy().tobytes()).hexdigest()
@@ -697,11 +711,7 @@ def _digest(samples: Tensor | Samples) -> str:
 # --- checks -------------------------------------------------------------------------------------
 
 
-def _is_positive(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and value > 0
-
-
-def _check_settings(
+def _settings(
     *,
     objective: Any,
     prediction: Any,
@@ -714,29 +724,54 @@ def _check_settings(
     ema_decay: Any,
     gradient_clip: Any,
     seed: Any,
-) -> None:
+) -> dict[str, Any]:
+    """The settings of a run as plain values, which a file can hold; an own objective is None."""
+    if objective is not None:
+        check_choice("objective", objective, OBJECTIVES)
     get_prediction(prediction)
-    rate, decay, clip, share = learning_rate, ema_decay, gradient_clip, label_dropout
-    for name, value, good, allowed in (
-        ("objective", objective, objective in list(OBJECTIVES), f"one of {', '.join(OBJECTIVES)}"),
-        ("label_dropout", share, share == 0 or (_is_positive(share) and share <= 1), "in [0, 1]"),
-        ("batch_size", batch_size, is_whole(batch_size, 1), "a positive integer"),
-        ("accumulate", accumulate, is_whole(accumulate, 1), "a positive integer"),
-        ("precision", precision, precision in list(PRECISIONS), f"one of {', '.join(PRECISIONS)}"),
-        ("learning_rate", rate, _is_positive(rate) and rate < math.inf, "positive and finite"),
-        ("warmup", warmup, is_whole(warmup, 0), "a number of steps, 0 or more"),
-        ("ema_decay", decay, decay == 0 or (_is_positive(decay) and decay < 1), "in [0, 1)"),
-        ("gradient_clip", clip, clip is None or _is_positive(clip), "positive, or None"),
-        ("seed", seed, is_whole(seed, 0), "an integer, 0 or more and below 2**63"),
-    ):
-        if not good:
-            raise ValueError(f"{name} is {value!r}; it must be {allowed}.")
+    check_choice("precision", precision, PRECISIONS)
+    if gradient_clip is not None:
+        gradient_clip = check_number(
+            "gradient_clip", gradient_clip, lambda norm: norm > 0, "above 0, or None"
+        )
+    return {
+        "objective": objective,
+        "prediction": prediction,
+        "label_dropout": check_number(
+            "label_dropout", label_dropout, lambda share: 0 <= share <= 1, "in 0..1"
+        ),
+        "batch_size": check_integer("batch_size", batch_size),
+        "accumulate": check_integer("accumulate", accumulate),
+        "precision": precision,
+        "learning_rate": check_number(
+            "learning_rate", learning_rate, lambda rate: 0 < rate < math.inf, "above 0 and finite"
+        ),
+        "warmup": check_integer("warmup", warmup, least=0),
+        "ema_decay": check_number(
+            "ema_decay", ema_decay, lambda decay: 0 <= decay < 1, "of 0 or more and below 1"
+        ),
+        "gradient_clip": gradient_clip,
+        "seed": check_integer("seed", seed, least=0, most=2**63 - 1),
+    }
+
+
+def _objective(objective: str | Objective) -> Objective:
+    """The function of that name, or the function itself."""
+    if isinstance(objective, str):
+        return OBJECTIVES[objective]
+    if not callable(objective):
+        names = ", ".join(OBJECTIVES)
+        raise ValueError(
+            f"objective is {objective!r:.60}; it must be one of {names}, or a function."
+        )
+    return objective
 
 
 def _check_data(data: Tensor | Samples) -> None:
     """Raise ValueError unless data are samples; of what is not in memory, the first is read."""
     try:
-        sample = data if isinstance(data, Tensor) else data[torch.zeros(1, dtype=torch.int64)]
+        first = torch.zeros(1, dtype=torch.int64, device="cpu")
+        sample = data if isinstance(data, Tensor) else data[first]
         good = isinstance(sample, Tensor) and sample.is_floating_point()
         kind = sample.dtype if isinstance(data, Tensor) else type(data).__name__
     except (AttributeError, IndexError, TypeError):
@@ -752,10 +787,16 @@ def _check_data(data: Tensor | Samples) -> None:
         raise ValueError("data holds values that are not finite.")
 
 
-def _check_network(model: nn.Module, objective: str) -> None:
-    """Raise ValueError unless one of our networks answers what the objective asks."""
+def _check_network(model: nn.Module, objective: str | Objective) -> None:
+    """Raise ValueError unless the weights can be trained, and our networks answer what is asked."""
     network = bare(model)
-    if not isinstance(network, Network):
+    for name, weight in network.named_parameters():
+        if weight.dtype != torch.float32:
+            raise ValueError(
+                f"the model's weight {name} is {weight.dtype}; training takes float32 weights: "
+                "model.float(). (precision is for cheaper arithmetic.)"
+            )
+    if not isinstance(network, Network) or not isinstance(objective, str):
         return
     learned = network.config["learned_variance"]
     if learned != (objective == "hybrid"):

@@ -9,7 +9,7 @@ import pytest
 
 from notebooks import ROOT
 
-# What the book is built from; the library is read for its claims only.
+# What the book is built from; the library for its claims and its docstrings.
 SOURCES = ["_config.yml", "_toc.yml", "pyproject.toml", "book", "notebooks", "diffusion_lib"]
 
 

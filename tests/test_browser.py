@@ -125,7 +125,7 @@ def look_at(browser, pages, screen):
 def test_every_page_is_whole(browser, strict_build, screen):
     source, _ = strict_build
     html = source / "_build" / "html"
-    pages = sorted([*(html / "book").glob("*.html"), *(html / "notebooks").glob("*.html")])
+    pages = sorted([*(html / "book").rglob("*.html"), *(html / "notebooks").glob("*.html")])
     assert len(pages) > 1
     assert look_at(browser, [*pages, html / "search.html", html / "genindex.html"], screen) == {}
 

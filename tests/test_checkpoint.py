@@ -58,14 +58,14 @@ class TestShippedDigits:
     def test_description(self) -> None:
         model, schedule, info = load_pretrained("digits", device="cpu")
         np.testing.assert_allclose(schedule.alpha_bar, NoiseSchedule.linear().alpha_bar, rtol=1e-14)
-        assert info["command"] == "python -m diffusion_lib train --data digits --out runs/digits"
+        train = "python -m diffusion_lib train"
+        assert info["command"] == f"{train} --data digits --out runs/digits --device cpu"
         assert info["settings"]["seed"] == 0
         assert info["step"] == 4000
         assert info["data_digest"] == training._digest(digits())
         assert sum(p.numel() for p in model.parameters()) < 500_000
 
     def test_the_weights_are_those_in_the_file(self) -> None:
-        """And they were written in the format before this one, which stays readable."""
         file = checkpoint.CHECKPOINTS / "digits.safetensors"
         stored = safetensors.torch.load_file(file)
         model, schedule, _ = load_pretrained("digits", device="cpu")

@@ -352,7 +352,10 @@ class TestErrors:
             (["train", "--out", "file"], "--out is file, which is a file"),
             (["train", "--resume"], "checkpoint.safetensors does not exist"),
             (["sample", "--checkpoint", "none.safetensors"], "--checkpoint is 'none.safetensors'"),
-            (["sample", "--checkpoint", "cats"], "'cats'; it must be digits, or an existing"),
+            (
+                ["sample", "--checkpoint", "cats"],
+                "'cats'; it must be digits, digits-labelled, or an existing",
+            ),
             (["sample", "--checkpoint", "missing/path"], "--checkpoint is 'missing/path'"),
             (["sample", "--checkpoint", "folder"], "model.safetensors does not exist"),
             (["sample", "--checkpoint", "./digits"], "--checkpoint is './digits'"),

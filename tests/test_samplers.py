@@ -682,3 +682,20 @@ def test_numpy_coefficients_never_warn():
                 samplers.ddim(network, schedule, torch.randn(2, 2), eta=eta)
             for prediction in ("eps", "x_0", "v", "score"):
                 samplers.encode(network, schedule, torch.randn(2, 2), prediction=prediction)
+
+
+@pytest.mark.parametrize(
+    "sample", [samplers.ddpm, samplers.ddim, samplers.dpm_solver, samplers.heun, samplers.encode]
+)
+def test_tensors_are_made_where_the_samples_are(sample):
+    """Whatever the caller's default device is; meta stands for a GPU, and gives no value back."""
+    schedule = NoiseSchedule.linear(12)
+    x, model = torch.randn(4, 3), lambda x_t, t: x_t * t[:, None] / 12
+
+    def run():
+        options = {"generator": torch.Generator().manual_seed(0)} if sample is samplers.ddpm else {}
+        return sample(model, schedule, x, **options)
+
+    with torch.device("meta"):
+        there = run()
+    assert torch.equal(there, run())

@@ -98,7 +98,7 @@ class Stored:
 
     def __getitem__(self, rows: Tensor | slice | int) -> Tensor:
         if isinstance(rows, int):
-            return self[torch.tensor([rows])][0]
+            return self[torch.tensor([rows], device="cpu")][0]
         if isinstance(rows, Tensor) and rows.dtype == torch.int64 and rows.ndim == 1:
             return _channels_first(_values(self._array[rows.cpu().numpy()], self._name))
         if isinstance(rows, slice):

@@ -1,0 +1,73 @@
+"""What the arguments of public functions are made of, checked in one way.
+
+Each check returns the value in Python's own type, or raises a ValueError that names the argument,
+its value and what is allowed. NumPy's and torch's numbers are numbers, on any device; a bool is
+none.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+Choice = TypeVar("Choice")
+
+
+def as_table(name: str, values: ArrayLike) -> NDArray[np.float64]:
+    """The values in float64, of whatever shape; ValueError unless they are real numbers."""
+    try:
+        table = np.array(_plain(values))
+        if table.dtype.kind in "iufO":  # O holds numbers of other libraries, or no numbers
+            return table.astype(np.float64)
+    except (TypeError, ValueError):
+        pass
+    raise ValueError(f"{name} is {values!r:.60}; it must be one row of numbers.")
+
+
+def check_number(
+    name: str,
+    value: object,
+    good: Callable[[float], bool] = math.isfinite,
+    rule: str = "and finite",
+) -> float:
+    """The value as a float; ValueError unless it is a number for which ``good`` is true."""
+    number = _plain(value)
+    if not isinstance(number, int | float) or isinstance(number, bool) or not good(number):
+        raise ValueError(f"{name} is {number!r:.60}; it must be a number {rule}.")
+    return float(number)
+
+
+def check_integer(
+    name: str, value: object, least: int = 1, most: int | None = None, why: str = ""
+) -> int:
+    """The value as an int; ValueError, with the reason, unless it is from ``least`` to ``most``."""
+    number = _plain(value)
+    integer = isinstance(number, int) and not isinstance(number, bool)
+    if not integer or number < least or (most is not None and number > most):
+        allowed = f"an integer of at least {least}" if most is None else f"one of {least}..{most}"
+        raise ValueError(f"{name} is {number!r:.60}; it must be {allowed}{why}.")
+    return int(number)
+
+
+def check_choice(name: str, value: object, choices: Mapping[str, Choice]) -> Choice:
+    """What the choices hold under that name; ValueError if it is none of their names."""
+    if not isinstance(value, str) or value not in choices:
+        raise ValueError(f"{name} is {value!r:.60}; it must be one of {', '.join(choices)}.")
+    return choices[value]
+
+
+def as_integers(values: Any) -> NDArray[Any]:
+    """An array of int64 if the values are integers, of whatever shape; of another type if not."""
+    try:
+        return np.array(_plain(values))
+    except ValueError:  # rows of different lengths
+        return np.array(None)
+
+
+def _plain(value: Any) -> Any:
+    """Python's own numbers, or lists of them, for those of NumPy and torch."""
+    return value.tolist() if hasattr(value, "tolist") else value
