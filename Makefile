@@ -53,7 +53,7 @@ test: $(READY)  ## check everything: style, types, library, notebooks, book
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
-	@$(BIN)/python -m pytest --nbval -n 2 --dist loadfile --durations=15
+	@$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --durations=15
 
 notebooks: $(READY)  ## run all notebooks again and store their outputs
 	@$(BIN)/python tools/execute_notebooks.py

@@ -1,11 +1,13 @@
 """Fixtures that several tests of the book share."""
 
+import json
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 from notebooks import ROOT
 
@@ -32,7 +34,29 @@ def build_book(source: Path) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.fixture(scope="session")
-def strict_build(tmp_path_factory):
-    """A strict build of the book as it stands: its source folder and how the build went."""
-    source = copy_sources(tmp_path_factory.mktemp("book"))
-    return source, build_book(source)
+def strict_build(tmp_path_factory, worker_id):
+    """A strict build of the book as it stands: its source folder and how the build went.
+
+    It is made once, also for several test processes.
+    """
+    shared = tmp_path_factory.getbasetemp()
+    if worker_id != "master":
+        shared = shared.parent
+    source, outcome = shared / "book", shared / "book.json"
+    with FileLock(shared / "book.lock"):
+        if not outcome.exists():
+            source.mkdir()
+            result = build_book(copy_sources(source))
+            kept = {"args": [], "returncode": result.returncode}
+            kept |= {"stdout": result.stdout, "stderr": result.stderr}
+            outcome.write_text(json.dumps(kept), encoding="utf-8")
+    return source, subprocess.CompletedProcess(**json.loads(outcome.read_text(encoding="utf-8")))
+
+
+# Files with few but long tests, the longest first: two processes then finish at about one time.
+LONG = ["test_standalone.py", "test_interruption.py", "test_mutants.py", "test_browser.py"]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    order = {name: place for place, name in enumerate(LONG)}
+    items.sort(key=lambda item: order.get(item.path.name, len(LONG)))
