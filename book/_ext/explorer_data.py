@@ -1,0 +1,46 @@
+"""The numbers behind the interactive figures, each computed by the library.
+
+A function here is named after the figure whose data it makes: plain lists and numbers, few digits.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from diffusion_lib import closed_forms as cf
+from diffusion_lib.schedule import NoiseSchedule
+
+SCHEDULES = {"linear": NoiseSchedule.linear(), "cosine": NoiseSchedule.cosine()}
+
+
+def rounded(values: Any, digits: int = 5) -> list[Any]:
+    """Numbers in so many significant digits: what a screen can show."""
+    array = np.asarray(values, dtype=float)
+    texts = np.vectorize(lambda x: float(f"{x:.{digits}g}"), otypes=[float])(array)
+    listed: list[Any] = texts.tolist()
+    return listed
+
+
+def circle() -> dict[str, Any]:
+    """The arc by the share of the largest sigma, and what a step's own choices are in that unit."""
+    share = np.linspace(0, 1, 101)
+    a, b = cf.noise_mixture(0.0, share)  # at alpha_bar_s = 0 the largest sigma is 1
+    steps = np.unique(np.geomspace(2, 1000, 120).round().astype(int))
+    tables = {}
+    for name, schedule in SCHEDULES.items():
+        before, here = schedule.alpha_bar[steps - 1], schedule.alpha_bar[steps]
+        largest = cf.noised(0.0, 1.0, before)
+        tables[name] = {
+            "largest": rounded(largest),
+            "posterior": rounded(cf.ddim_sigma(1.0, before, here) / largest),
+            "beta": rounded(np.sqrt(cf.step_beta(before, here)) / largest),
+        }
+    return {
+        "share": rounded(share),
+        "a": rounded(a),
+        "b": rounded(b),
+        "t": steps.tolist(),
+        "schedules": tables,
+    }
