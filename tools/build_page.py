@@ -19,7 +19,7 @@ from notebooks import ROOT, notebook_paths
 def page_of(name: str) -> str:
     """The path of a page without its suffix, from itself or from a chapter's number."""
     for path in notebook_paths():
-        if path.stem in (name, f"{name}") or path.stem.startswith(f"{name}_"):
+        if path.stem == name or path.stem.startswith(f"{name}_"):
             return f"notebooks/{path.stem}"
     if not any((ROOT / name).with_suffix(suffix).is_file() for suffix in (".md", ".ipynb")):
         raise SystemExit(

@@ -1,33 +1,55 @@
 """Interactive figures: a cell with the tag `explorer-NAME` gets one in place of its picture.
 
-NAME is a function in `explorer_data`, which computes its numbers with the library, and a script
-`book/explorers/NAME.js`, which draws them with `kit.js`. All three are put into the page, so it
+`book/explorers/NAME.py` computes its numbers with the library in a function `data`, and
+`book/explorers/NAME.js` draws them with `kit.js`. Numbers and scripts are put into the page, so it
 needs no kernel and asks for nothing. Without JavaScript, in Colab and on paper the cell's own
 picture is there.
 """
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import re
 from pathlib import Path
 from typing import Any
 
-import explorer_data
+import numpy as np
 from docutils import nodes
 from sphinx.application import Sphinx
 
+from diffusion_lib.schedule import NoiseSchedule
+
 FOLDER = Path(__file__).resolve().parents[1] / "explorers"
 TAG = re.compile(r"\btag_explorer-(\w+)")
+SCHEDULES = {"linear": NoiseSchedule.linear(), "cosine": NoiseSchedule.cosine()}
+
+
+def rounded(values: Any, digits: int = 5) -> list[Any]:
+    """Numbers in so many significant digits: what a screen can show."""
+    array = np.asarray(values, dtype=float)
+    listed: list[Any] = np.vectorize(lambda x: float(f"{x:.{digits}g}"))(array).tolist()
+    return listed
+
+
+def numbers(name: str) -> dict[str, Any]:
+    """What `data` in the figure's Python file returns: plain lists and numbers."""
+    spec = importlib.util.spec_from_file_location(f"explorer_{name}", FOLDER / f"{name}.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    found: dict[str, Any] = module.data()
+    return found
 
 
 def script(name: str) -> str:
     return f"<script>{(FOLDER / f'{name}.js').read_text(encoding='utf-8')}</script>"
 
 
-def data(name: str) -> str:
-    numbers = json.dumps(getattr(explorer_data, name)(), separators=(",", ":"), allow_nan=False)
-    return f'<script type="application/json" id="explorer-data-{name}">{numbers}</script>'
+def inlined(name: str) -> str:
+    text = json.dumps(numbers(name), separators=(",", ":"), allow_nan=False)
+    return f'<script type="application/json" id="explorer-data-{name}">{text}</script>'
 
 
 def add_explorers(
@@ -35,7 +57,11 @@ def add_explorers(
 ) -> None:
     names = list(dict.fromkeys(TAG.findall(context.get("body", ""))))
     if names:
-        parts = [*(data(name) for name in names), script("kit"), *(script(name) for name in names)]
+        parts = [
+            *(inlined(name) for name in names),
+            script("kit"),
+            *(script(name) for name in names),
+        ]
         context["body"] += "".join(parts)
 
 
@@ -44,8 +70,8 @@ def note_sources(app: Sphinx, doctree: nodes.document) -> None:
     for cell in doctree.findall(nodes.container):
         for tag in cell.get("classes", []):
             if match := TAG.fullmatch(tag):
-                for file in (FOLDER / "kit.js", FOLDER / f"{match[1]}.js", explorer_data.__file__):
-                    app.env.note_dependency(str(file))
+                for file in ("kit.js", f"{match[1]}.js", f"{match[1]}.py"):
+                    app.env.note_dependency(str(FOLDER / file))
 
 
 def setup(app: Sphinx) -> dict[str, bool]:

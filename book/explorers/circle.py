@@ -1,29 +1,16 @@
-"""The numbers behind the interactive figures, each computed by the library.
-
-A function here is named after the figure whose data it makes: plain lists and numbers, few digits.
-"""
+"""The arc a² + b² = 1: the noise of a step, shared between old and fresh."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import numpy as np
+from explorers import SCHEDULES, rounded
 
 from diffusion_lib import closed_forms as cf
-from diffusion_lib.schedule import NoiseSchedule
-
-SCHEDULES = {"linear": NoiseSchedule.linear(), "cosine": NoiseSchedule.cosine()}
 
 
-def rounded(values: Any, digits: int = 5) -> list[Any]:
-    """Numbers in so many significant digits: what a screen can show."""
-    array = np.asarray(values, dtype=float)
-    texts = np.vectorize(lambda x: float(f"{x:.{digits}g}"), otypes=[float])(array)
-    listed: list[Any] = texts.tolist()
-    return listed
-
-
-def circle() -> dict[str, Any]:
+def data() -> dict[str, Any]:
     """The arc by the share of the largest sigma, and what a step's own choices are in that unit."""
     share = np.linspace(0, 1, 101)
     a, b = cf.noise_mixture(0.0, share)  # at alpha_bar_s = 0 the largest sigma is 1
