@@ -32,7 +32,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("page")
     page = page_of(parser.parse_args().page)
-    folder = ROOT / "_build" / "page"
+    folder = ROOT / "_build" / "page" / page.replace("/", "-")
     folder.mkdir(parents=True, exist_ok=True)
     contents = folder / "_toc.yml"
     contents.write_text(f"format: jb-book\nroot: {page}\n", encoding="utf-8")
