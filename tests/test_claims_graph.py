@@ -14,8 +14,9 @@ PICTURE = claims_graph.svg(ROWS, {path.stem: path.stem for path in notebook_path
 EDGES = {(below, card["id"]) for _, card in CARDS for below in card["rests_on"]}
 
 
-def test_every_settled_claim_is_a_node_that_leads_to_its_row():
-    assert sorted(re.findall(r'<a href="#(\w+)"', PICTURE)) == sorted(c["id"] for _, c in CARDS)
+def test_every_settled_claim_is_a_node_that_leads_to_its_proof():
+    led = re.findall(r'<a href="\.\./notebooks/(\w+)\.html#(\w+)"', PICTURE)
+    assert sorted(led) == sorted((chapter, card["id"]) for chapter, card in CARDS)
 
 
 def test_every_foundation_is_a_line_and_nothing_else_is():

@@ -153,3 +153,13 @@ def test_the_first_sample_decides_the_type():
         closed_forms.noised, SCHEDULES["linear"], t, (ones.double(), ones.float())
     )
     assert noised.dtype == torch.float64
+
+
+def test_levels_have_every_digit_of_the_table():
+    """In float32, 1 - alpha_bar would have lost four of seven digits at t = 1."""
+    t = torch.tensor([2, 1000])
+    schedule = SCHEDULES["linear"]
+    before, here = process.levels_at(schedule, t, torch.zeros(2, 3))
+    assert before.shape == here.shape == (2, 1)
+    assert before.flatten().tolist() == schedule.alpha_bar[[1, 999]].tolist()
+    assert here.flatten().tolist() == schedule.alpha_bar[[2, 1000]].tolist()

@@ -1,8 +1,8 @@
 """The `{claims-graph}` directive: which result rests on which, drawn from the stored cards.
 
 One band for each chapter, in the order of the book; one node for each claim, in the colour of its
-verdict and linked to its row of the ledger; one line from each claim to those that use it. Within a
-band a claim stands a line below the claims of its chapter that it rests on.
+verdict and linked to its proof; one line from each claim to those that use it. Within a band a
+claim stands a line below the claims of its chapter that it rests on.
 """
 
 from __future__ import annotations
@@ -16,8 +16,22 @@ from docutils import nodes
 from ledger_page import CLASSES, FromCards
 from sphinx.application import Sphinx
 
-WIDTH, MARGIN = 720, 34  # of the picture, and of the chapter numbers at its left
+WIDTH = 760  # of the picture
+TITLE = 30  # height of a band's title
 LINE, PILL = 46, (40, 22)  # the distance of two lines of nodes; width and height of a node
+
+
+GLOW = "stroke:var(--sym-{});stroke-opacity:1;stroke-width:2"
+# Which verdicts to show: without a script, the style sheet asks which one is chosen.
+FILTER = (
+    '<fieldset class="claims-filter"><legend>Show</legend>'
+    + "".join(
+        f'<label class="{kind}"><input type="radio" name="verdict" value="{kind}"'
+        f"{' checked' if kind == 'claim-all' else ''}><span>{words}</span></label>"
+        for words, kind in [("all", "claim-all"), *list(CLASSES.items())[:4]]
+    )
+    + "</fieldset>"
+)
 
 
 class Band(NamedTuple):
@@ -45,12 +59,13 @@ def bands(rows: list[ledger.Entry]) -> list[Band]:
         centres: dict[str, tuple[float, float]] = {}
         for number, names in enumerate(lines):
             pull = {name: _pull(here[name], where | centres) for name in names}
-            step = (WIDTH - MARGIN) / len(names)
+            step = WIDTH / len(names)
+            aside = (0.13 if number % 2 else -0.13) * step  # or lines would run through nodes
             for slot, name in enumerate(sorted(names, key=pull.__getitem__)):
-                centres[name] = (MARGIN + (slot + 0.5) * step, top + (number + 0.5) * LINE)
-        found.append(Band(chapter, top, LINE * len(lines), centres))
+                centres[name] = ((slot + 0.5) * step + aside, top + TITLE + (number + 0.4) * LINE)
+        found.append(Band(chapter, top, TITLE + LINE * len(lines), centres))
         where |= centres
-        top += LINE * len(lines)
+        top += found[-1].height
     return found
 
 
@@ -78,7 +93,7 @@ def _lines(here: dict[str, list[str]]) -> list[list[str]]:
 def _pull(below: list[str], where: dict[str, tuple[float, float]]) -> float:
     """Where the lines from above draw a claim; what rests on nothing stands first."""
     above = [where[name][0] for name in below if name in where]
-    return sum(above) / len(above) if above else MARGIN
+    return sum(above) / len(above) if above else 0.0
 
 
 def edge(start: tuple[float, float], end: tuple[float, float]) -> str:
@@ -96,7 +111,7 @@ def svg(rows: list[ledger.Entry], titles: dict[str, str]) -> str:
     """The picture. Its nodes are links, and say in words what their lines say."""
     picture = bands(rows)
     where = {name: centre for band in picture for name, centre in band.centres.items()}
-    paths, pills, glow = [], [], []
+    paths, pills, rests, used = [], [], [], []
     for row in rows:
         x, y = where[row.id]
         below = [name for name in _below(row) if name in where]
@@ -106,31 +121,30 @@ def svg(rows: list[ledger.Entry], titles: dict[str, str]) -> str:
         ]
         says = f"{row.id}, {row.verdict}, rests on {', '.join(below) or 'no other claim'}"
         pills.append(
-            f'<a href="#{row.id}" class="{CLASSES[row.verdict]}" id="node-{row.id}" '
+            f'<a href="../notebooks/{row.chapter}.html#{row.id}" '
+            f'class="{CLASSES[row.verdict]}" id="node-{row.id}" '
             f'aria-label="{says}"><title>{says}</title>'
             f'<rect x="{x - PILL[0] / 2:.0f}" y="{y - PILL[1] / 2:.0f}" '
             f'width="{PILL[0]}" height="{PILL[1]}" rx="11"/>'
             f'<text x="{x:.0f}" y="{y + 4:.0f}">{row.id}</text></a>'
         )
-        glow.append(
-            f".claims-graph svg:has(#node-{row.id}:is(:hover,:focus-visible)) "
-            f":is(.from-{row.id},.to-{row.id})"
-        )
+        here = f".claims-graph svg:has(#node-{row.id}:is(:hover,:focus-visible))"
+        rests.append(f"{here} .to-{row.id}")
+        used.append(f"{here} .from-{row.id}")
     grounds = [
         f'<rect class="band" x="0" y="{band.top:.0f}" width="{WIDTH}" height="{band.height:.0f}"/>'
         for band in picture[::2]
     ]
     labels = [
-        f'<a href="../notebooks/{band.chapter}.html" aria-label="{escape(titles[band.chapter])}">'
-        f"<title>{escape(titles[band.chapter])}</title>"
-        f'<text class="chapter" x="8" y="{band.top + LINE / 2 + 4:.0f}">'
-        f"{int(band.chapter[:2])}</text></a>"
+        f'<a href="../notebooks/{band.chapter}.html">'
+        f'<text class="chapter" x="10" y="{band.top + 19:.0f}">'
+        f"{escape(titles[band.chapter])}</text></a>"
         for band in picture
     ]
     height = picture[-1].top + picture[-1].height
     return (
-        '<figure class="claims-graph"><style>' + ",".join(glow) + "{stroke:var(--sym-step);"
-        "stroke-opacity:1;stroke-width:2}</style>"
+        f'<figure class="claims-graph"><style>{",".join(rests)}{{{GLOW.format("data")}}}'
+        f"{','.join(used)}{{{GLOW.format('noise')}}}</style>{FILTER}"
         f'<svg viewBox="0 0 {WIDTH} {height:.0f}" role="group" '
         f'aria-label="{len(rows)} settled claims in bands, one for each chapter. '
         'A line joins each claim to those that rest on it.">'

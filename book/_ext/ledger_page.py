@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -179,8 +180,22 @@ def let_rows_be_linked_to(app: Sphinx, doctree: nodes.document) -> None:
             anchors[name] = (0, name, name)
 
 
+CARD = re.compile(
+    r'<div class="claim-card (claim-\w+)">(?=\s*<p><span class="claim-id"><strong>(\w+)</strong>)'
+)
+
+
+def let_cards_be_linked_to(
+    app: Sphinx, page: str, template: str, context: dict[str, Any], doctree: nodes.document | None
+) -> None:
+    """The card of P4 is what `#P4` means in its chapter."""
+    if page.startswith("notebooks/"):
+        context["body"] = CARD.sub(r'<div class="claim-card \1" id="\2">', context["body"])
+
+
 def setup(app: Sphinx) -> dict[str, bool]:
     app.add_directive("ledger", Ledger)
     app.add_directive("ledger-summary", LedgerSummary)
     app.connect("doctree-read", let_rows_be_linked_to)
+    app.connect("html-page-context", let_cards_be_linked_to)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
