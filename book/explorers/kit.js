@@ -130,6 +130,13 @@ const kit = {
     width = 640, height = 300, x, y, log = "", xlabel = "", ylabel = "", xticks = [], yticks = [],
     alt, square = false, margin = { left: 52, right: 14, top: 12, bottom: 44 },
   }) {
+    // On a phone the plot shrinks and its letters do not.
+    const room = box.clientWidth || width;
+    if (room < width) {
+      const across = margin.left + margin.right, down = margin.top + margin.bottom;
+      height = down + (height - down) * Math.max((room - across) / (width - across), 0.75);
+      width = room;
+    }
     const svg = kit.make("svg:svg", {
       viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": alt, class: "explorer-plot",
     });
@@ -207,25 +214,31 @@ const kit = {
         element.textContent = words;
         return element;
       },
-      /** Call `moved(x, y)` while a finger or the mouse is down on the plot. */
+      /** Call `moved(x, y, began)` while a finger or the mouse is down on the plot. */
       drag(moved) {
         svg.classList.add("explorer-drag");
-        const tell = (event) => {
+        const tell = (event, began) => {
           const point = new DOMPoint(event.clientX, event.clientY);
           const here = point.matrixTransform(svg.getScreenCTM().inverse());
           const within = (v, [a, b]) => Math.min(Math.max(v, Math.min(a, b)), Math.max(a, b));
-          moved(within(across.back(here.x), x), within(down.back(here.y), y));
+          moved(within(across.back(here.x), x), within(down.back(here.y), y), began);
         };
         svg.addEventListener("pointerdown", (event) => {
           svg.setPointerCapture(event.pointerId);
-          tell(event);
+          tell(event, true);
           event.preventDefault();
         });
         svg.addEventListener("pointermove", (event) => {
-          if (svg.hasPointerCapture(event.pointerId)) tell(event);
+          if (svg.hasPointerCapture(event.pointerId)) tell(event, false);
         });
       },
     };
+  },
+
+  /** What to try and to see, on a screen in place of the still picture's caption. */
+  caption(box, ...words) {
+    box.append(kit.make("p", { class: "explorer-caption" }, ...words));
+    box.parentElement.querySelector(":scope > p").classList.add("explorer-still");
   },
 
   /** What a table of numbers at known places says between them. */
@@ -248,7 +261,7 @@ function explorer(name, draw) {
   const picture = image.closest("a") || image;
   const box = kit.make("div", { class: "explorer", id: `explorer-${name}` });
   const data = JSON.parse(document.getElementById(`explorer-data-${name}`).textContent);
-  picture.after(box);
+  picture.before(box); // the picture stays next to its caption
   draw(box, data);
   picture.classList.add("explorer-still");
 }
