@@ -28,6 +28,12 @@ const kit = {
     return kit.make("span", { class: "math notranslate nohighlight" }, `\\(${source}\\)`);
   },
 
+  /** A letter with an index, for labels in a plot. */
+  sub(letter, index) {
+    return kit.make("svg:tspan", {}, letter,
+      kit.make("svg:tspan", { dy: 4, "font-size": "0.75em" }, index), kit.make("svg:tspan", { dy: -4 }, "\u200b"));
+  },
+
   /** A labelled slider. `values` is how many positions it has, or a list of what they stand for. */
   slider(box, { label, values, value, show = String }, changed) {
     const list = Array.isArray(values) ? values : Array.from({ length: values }, (_, i) => i);
@@ -64,7 +70,7 @@ const kit = {
   /** One of several: radio buttons that look like one switch. `options` maps values to labels. */
   choice(box, { label, options, value }, changed) {
     const group = `explorer-${(kit.groups = (kit.groups || 0) + 1)}`;
-    const set = kit.make("fieldset", { class: "explorer-choice" }, kit.make("legend", {}, label));
+    const set = kit.make("fieldset", { class: "explorer-choice" }, kit.make("legend", {}, ...[label].flat()));
     for (const [key, text] of Object.entries(options)) {
       const input = kit.make("input", { type: "radio", name: group, value: key });
       input.checked = key === value;
@@ -211,7 +217,7 @@ const kit = {
         const element = put(old, "text", {
           x: across.to(at), y: down.to(value), class: `note ${kind}`, "text-anchor": anchor,
         });
-        element.textContent = words;
+        element.replaceChildren(...[words].flat());
         return element;
       },
       /** Call `moved(x, y, began)` while a finger or the mouse is down on the plot. */

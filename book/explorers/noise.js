@@ -16,7 +16,7 @@ explorer("noise", (box, data) => {
   const kind = (x_0) => (x_0 < 0 ? "noisy" : "noisy hollow");
   const dots = data.x_0.map((x_0) => plot.dot(x_0, 0, kind(x_0), null, 3.5));
   [["the mixture", "noisy"], ["its two heaps", "data"], ["pure noise", "noise"]].forEach(
-    ([words, colour], i) => plot.text(2.95, 0.98 - 0.075 * i, words, colour, null, "end"));
+    ([words, colour], i) => plot.text(2.95, 0.98 - 0.095 * i, words, colour, null, "end"));
 
   const controls = kit.make("div", { class: "explorer-controls" });
   box.append(controls);
