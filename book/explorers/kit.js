@@ -34,6 +34,11 @@ const kit = {
       kit.make("svg:tspan", { dy: 4, "font-size": "0.75em" }, index), kit.make("svg:tspan", { dy: -4 }, "\u200b"));
   },
 
+  /** A raised number, as in a power of ten. */
+  sup(words) {
+    return kit.make("svg:tspan", { dy: -5, "font-size": "0.75em" }, words);
+  },
+
   /** A labelled slider. `values` is how many positions it has, or a list of what they stand for. */
   slider(box, { label, values, value, show = String }, changed) {
     const list = Array.isArray(values) ? values : Array.from({ length: values }, (_, i) => i);
@@ -176,7 +181,7 @@ const kit = {
       const [at, text] = Array.isArray(tick) ? tick : [tick, kit.number(tick)];
       axes.append(
         kit.make("svg:path", { d: `M${margin.left} ${down.to(at)}h-5` }),
-        kit.make("svg:text", { x: margin.left - 8, y: down.to(at) + 4, "text-anchor": "end" }, text),
+        kit.make("svg:text", { x: margin.left - 8, y: down.to(at) + 4, "text-anchor": "end" }, ...[text].flat()),
       );
     }
     axes.append(
