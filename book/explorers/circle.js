@@ -2,7 +2,7 @@
 explorer("circle", (box, data) => {
   let schedule = "linear";
   const plot = kit.plot(box, {
-    width: 460, height: 400, x: [0, 1.18], y: [0, 1.09], xticks: [0, 0.5, 1], yticks: [0, 0.5, 1],
+    width: 460, height: 400, x: [0, 1.19], y: [0, 1.04], xticks: [0, 0.5, 1], yticks: [0, 0.5, 1],
     xlabel: "a, weight of the old noise", ylabel: "b, weight of the fresh noise",
     alt: "A quarter circle. A point on it, which can be dragged, shares the noise of a step between old and fresh.",
   });
@@ -23,7 +23,7 @@ explorer("circle", (box, data) => {
   const time = kit.slider(controls, { label: ["step ", kit.tex("t")], values: data.t, value: 20 }, draw);
   const share = kit.slider(controls, {
     label: [kit.tex("\\sigma"), " as a share of the largest"], values: data.share, value: 0.5,
-    show: (value) => `${Math.round(100 * value)} %`,
+    show: (value) => `${kit.number(100 * value)} %`,
   }, draw);
   const say = kit.readout(box, {
     sigma: kit.tex("\\sigma"), a: kit.tex("a"), b: kit.tex("b"), sum: kit.tex("a^2+b^2"), eta: kit.tex("\\eta"),
@@ -43,7 +43,7 @@ explorer("circle", (box, data) => {
     const inside = beta <= 1;
     const [a2, b2] = place(Math.min(beta, 1));
     plot.dot(a2, b2, "schedule hollow", large, inside ? 6 : 0);
-    plot.text(inside ? a2 - 0.03 : 0.04, inside ? b2 - 0.05 : 1.04,
+    plot.text(inside ? a2 - 0.03 : 0.04, inside ? b2 - 0.05 : 1.02,
       inside ? "\u03c3 = \u221a\u03b2" : "\u03c3 = \u221a\u03b2 is too large for the arc", "schedule", largeName,
       inside ? "end" : "start");
     plot.line([0, a], [0, b], "noise thin", radius);

@@ -12,8 +12,9 @@ from diffusion_lib import closed_forms as cf
 
 def data() -> dict[str, Any]:
     """The arc by the share of the largest sigma, and what a step's own choices are in that unit."""
-    share = np.linspace(0, 1, 101)
-    a, b = cf.noise_mixture(0.0, share)  # at alpha_bar_s = 0 the largest sigma is 1
+    along = np.linspace(0, 1, 91)  # steps of the same length anywhere on the arc
+    _, share = cf.arc_weights(along, np.array(np.pi / 2))
+    a, b = cf.noise_mixture(0.0, np.minimum(share, 1))  # at alpha_bar_s = 0 the largest sigma is 1
     steps = np.unique(np.geomspace(2, 1000, 120).round().astype(int))
     tables = {}
     for name, schedule in SCHEDULES.items():
