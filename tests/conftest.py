@@ -1,6 +1,7 @@
 """Fixtures that several tests of the book share."""
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -8,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from filelock import FileLock
+from playwright.sync_api import sync_playwright
 
 from notebooks import ROOT
 
@@ -51,6 +53,41 @@ def strict_build(tmp_path_factory, worker_id):
             kept |= {"stdout": result.stdout, "stderr": result.stderr}
             outcome.write_text(json.dumps(kept), encoding="utf-8")
     return source, subprocess.CompletedProcess(**json.loads(outcome.read_text(encoding="utf-8")))
+
+
+NAMES = ("chromium", "chromium-browser", "google-chrome")
+FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+
+
+def chromium() -> str | None:
+    candidates = filter(None, [os.environ.get("CHROMIUM"), *NAMES])
+    return next((path for path in map(shutil.which, candidates) if path), None)
+
+
+@pytest.fixture(scope="session")
+def browser():
+    """A Chromium: the variable CHROMIUM, or one on the PATH.
+
+    Without one these tests are skipped, except where CI is set: there they fail.
+    """
+    path = chromium()
+    if path is None:
+        message = f"no Chromium: set CHROMIUM or put one of {', '.join(NAMES)} on the PATH"
+        if os.environ.get("CI") == "true":
+            pytest.fail(message)
+        pytest.skip(message)
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=path, args=FLAGS)
+        yield browser
+        browser.close()
 
 
 # Files with few but long tests, the longest first: two processes then finish at about one time.

@@ -1,27 +1,9 @@
-"""Every page of the book in a real browser: on a desk and on a phone, in light and in dark.
-
-Needs a Chromium (the variable CHROMIUM, or one on the PATH). Without one these tests are skipped,
-except where CI is set: there they fail.
-"""
-
-import os
-import shutil
+"""Every page of the book in a real browser: on a desk and on a phone, in light and in dark."""
 
 import pytest
-from playwright.sync_api import sync_playwright
 
 from notebooks import ROOT
 
-NAMES = ("chromium", "chromium-browser", "google-chrome")
-FLAGS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
 SCREENS = {
     "desktop, light": {"viewport": {"width": 1440, "height": 900}, "color_scheme": "light"},
     "phone, dark": {"viewport": {"width": 390, "height": 844}, "color_scheme": "dark"},
@@ -68,25 +50,6 @@ async () => {
   await document.fonts.ready;
 }
 """
-
-
-def chromium() -> str | None:
-    candidates = filter(None, [os.environ.get("CHROMIUM"), *NAMES])
-    return next((path for path in map(shutil.which, candidates) if path), None)
-
-
-@pytest.fixture(scope="module")
-def browser():
-    path = chromium()
-    if path is None:
-        message = f"no Chromium: set CHROMIUM or put one of {', '.join(NAMES)} on the PATH"
-        if os.environ.get("CI") == "true":
-            pytest.fail(message)
-        pytest.skip(message)
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=path, args=FLAGS)
-        yield browser
-        browser.close()
 
 
 def listen(page, wrong):

@@ -12,7 +12,7 @@ import explorers
 import numpy as np
 import pytest
 import torch
-from test_browser import browser, listen  # noqa: F401, a fixture
+from test_browser import listen
 
 from diffusion_lib import closed_forms as cf
 from diffusion_lib import data, exact, objectives, samplers
@@ -55,7 +55,7 @@ def chapters(strict_build):
 
 
 @pytest.fixture(scope="module")
-def open_page(browser):  # noqa: F811
+def open_page(browser):
     """A chapter, opened once for all tests of its figures, and what has gone wrong on it."""
 
     @cache
@@ -134,7 +134,7 @@ def test_a_figure_stands_where_its_picture_was(figure, name):
 
 
 @every_figure
-def test_without_javascript_the_picture_is_there(browser, chapters, name):  # noqa: F811
+def test_without_javascript_the_picture_is_there(browser, chapters, name):
     page = browser.new_page(java_script_enabled=False)
     page.goto(chapters[name].as_uri())
     assert still(page, name).is_visible()

@@ -4,8 +4,7 @@ import re
 
 import hovers
 import pytest
-
-from test_browser import TYPESET, browser  # noqa: F401: a fixture
+from test_browser import TYPESET
 
 PAGE = (hovers.BOOK / "glossary.md").read_text("utf-8")
 
@@ -44,7 +43,7 @@ def test_the_first_use_of_a_word_is_a_link_and_no_other(strict_build):
     assert all(href.startswith("../book/glossary.html#term-") for href, _ in links)
 
 
-def test_pointing_and_tabbing_show_meanings_and_escape_hides_them(browser, strict_build):  # noqa: F811
+def test_pointing_and_tabbing_show_meanings_and_escape_hides_them(browser, strict_build):
     source, _ = strict_build
     page = browser.new_page()
     page.goto((source / "_build/html/notebooks/03_posterior.html").as_uri())
@@ -57,7 +56,7 @@ def test_pointing_and_tabbing_show_meanings_and_escape_hides_them(browser, stric
     page.keyboard.press("Escape")
     assert box.is_hidden()
     page.evaluate("document.activeElement.blur()")
-    page.locator("article mjx-container", has=page.locator("mjx-mover")).first.hover()
+    page.locator("article mjx-container", has=page.locator("mjx-mover")).first.hover()  # x_0 hat
     box.wait_for(state="visible")
-    assert "keep of the variance" in box.inner_text()
+    assert "the estimate of the data" in box.inner_text()
     page.close()
