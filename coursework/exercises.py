@@ -68,7 +68,7 @@ def assignment(chapter: NotebookNode, numbers: Sequence[int] = ()) -> NotebookNo
     given = {cell for e in exercises if e.number in chosen for cell in e.given}
     kept = _needed(statements, set(chosen), given)
     cells = [new_markdown_cell(_opening(chapter, chosen))]
-    cells += [new_code_cell(c.source) for c in chapter.cells if c.get("id") == BOOTSTRAP]
+    cells += bootstrap(chapter)
     cells += _code_cells(s for s in kept if not s.solves and s.cell not in given)
     earlier: list[Statement] = []  # solutions that are not asked for, but that a chosen one needs
     for exercise in exercises:
@@ -81,6 +81,11 @@ def assignment(chapter: NotebookNode, numbers: Sequence[int] = ()) -> NotebookNo
         else:
             earlier += own
     return new_notebook(cells=cells, metadata={"kernelspec": dict(KERNEL)})
+
+
+def bootstrap(chapter: NotebookNode) -> list[NotebookNode]:
+    """The chapter's cell that installs the library where it is missing, as in Colab."""
+    return [new_code_cell(c.source) for c in chapter.cells if c.get("id") == BOOTSTRAP]
 
 
 def question(

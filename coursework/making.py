@@ -46,7 +46,10 @@ def source(what: str, numbers: Sequence[int] = ()) -> tuple[str, NotebookNode]:
             f"WHAT is {what!r}; it must be {', '.join(ready())}, a chapter's number from 1 to "
             f"{len(chapters)}, or the path of a notebook in nbgrader's format."
         )
-    return path.stem, _read(path)
+    notebook = _read(path)
+    if path.parent == READY:  # a teacher's own notebook stays as it is
+        notebook.cells[1:1] = exercises.bootstrap(_read(found["1"]))
+    return path.stem, notebook
 
 
 def make(name: str, notebook: NotebookNode, course: Path) -> tuple[Path, Path]:

@@ -478,7 +478,6 @@ def test_a_submission_that_cannot_be_graded_gets_a_row_and_the_others_their_poin
     def release():
         return nbformat.read(released, as_version=4)
 
-    good = {"sum": "total = 3", "product": "product = 6", "words": "# I know"}
     lacking = release()
     lacking.cells = [c for c in lacking.cells if mark_of(c)["grade_id"] != "product"]
     answers = {"sum": "while True:\n    pass", "product": "product = 5", "words": "# I know"}
