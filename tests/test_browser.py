@@ -1,6 +1,12 @@
 """Every page of the book in a real browser: on a desk and on a phone, in light and in dark."""
 
+import gzip
+from functools import cache
+from pathlib import Path
+from urllib.parse import unquote, urlparse
+
 import pytest
+from axe_playwright_python.sync_playwright import Axe
 
 from notebooks import ROOT
 
@@ -52,6 +58,25 @@ async () => {
 """
 
 
+HEAVIEST = 1_500_000  # bytes that a page and all it loads may take on the way to a reader
+
+
+@cache
+def weight(path: Path) -> int:
+    """The bytes of a file as a web server sends them: texts are compressed."""
+    content = path.read_bytes()
+    is_text = path.suffix in (".html", ".css", ".js", ".svg")
+    return len(gzip.compress(content)) if is_text else len(content)
+
+
+def barriers(page):
+    """What axe-core finds that keeps somebody out."""
+    for found in Axe().run(page).response["violations"]:
+        if found["impact"] in ("serious", "critical"):
+            example = found["nodes"][0]["html"]
+            yield f"{found['impact']} barrier {found['id']}: {found['help']}: {example:.200}"
+
+
 def listen(page, wrong):
     """Note every request that leaves this machine and every error in the console."""
 
@@ -76,9 +101,16 @@ def look_at(browser, pages, screen):
         page = context.new_page()
         wrong = found[path.name] = []
         listen(page, wrong)
+        loaded = set()
+        page.on("request", lambda request, loaded=loaded: loaded.add(request.url.split("?")[0]))
         page.goto(path.as_uri())
         page.evaluate(TYPESET)
         wrong += page.evaluate(LOOK)
+        wrong += barriers(page)
+        files = [Path(unquote(urlparse(url).path)) for url in loaded if url.startswith("file:")]
+        total = sum(weight(file) for file in files if file.is_file())
+        if total > HEAVIEST:
+            wrong.append(f"the page weighs {total} bytes")
         page.close()
     context.close()
     return {name: wrong for name, wrong in found.items() if wrong}
@@ -121,10 +153,14 @@ REVERSED = "overflow-x: auto; display: flex; flex-direction: row-reverse"
         ('<div style="width: 2000px">wide</div>', "pixels wide"),
         (rf'<div class="math" style="overflow: hidden">\[{WIDE}\]</div>', "cut off"),
         (rf'<div class="math" style="{REVERSED}">\[{WIDE}\]</div>', "does not begin"),
+        ('<img src="data:image/gif;base64,R0lGODlhAQABAAAAACw=">', "image-alt"),
+        ('<p style="color: #aaa; background: #fff">pale</p>', "color-contrast"),
+        ('<img alt="" src="heavy.png">', "the page weighs"),
     ],
 )
 def test_the_look_at_a_page_sees_mistakes(browser, tmp_path, mistake, words):
     mathjax = ROOT / "book" / "_static" / "mathjax" / "tex-chtml.js"
+    (tmp_path / "heavy.png").write_bytes(bytes(2_000_000))
     page = tmp_path / "page.html"
     page.write_text(
         f'<!doctype html><meta name="viewport" content="width=device-width">'

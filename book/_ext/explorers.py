@@ -70,8 +70,8 @@ def note_sources(app: Sphinx, doctree: nodes.document) -> None:
     for cell in doctree.findall(nodes.container):
         for tag in cell.get("classes", []):
             if match := TAG.fullmatch(tag):
-                for file in ("kit.js", f"{match[1]}.js", f"{match[1]}.py"):
-                    app.env.note_dependency(str(FOLDER / file))
+                for path in (FOLDER / "kit.js", *FOLDER.glob(f"{match[1]}.*")):
+                    app.env.note_dependency(str(path))
 
 
 def setup(app: Sphinx) -> dict[str, bool]:
