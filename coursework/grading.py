@@ -23,6 +23,7 @@ from .autograder import AutograderError, nbgrader
 BY_HAND = "?"
 STUDENT = re.compile(r"[\w@+-][\w .@+-]*")  # nbgrader would take other signs for patterns
 WHY_NOT = {
+    "No notebooks were matched": "there is no notebook of the assignment's name.",
     "TimeoutExpired": "it does not end, and cannot be interrupted.",
     "DeadKernelError": "it kills the Python that runs it: too much memory, or an exit.",
     "NotJSONError": "it is no notebook: the file is damaged, or something else.",
@@ -93,8 +94,11 @@ def grade(name: str, course: Path, folder: Path | None, seconds: int) -> Grades:
     source = course / "source" / name / f"{name}.ipynb"
     if not source.is_file():
         raise ValueError(f"there is no assignment {name} in {course}; make it first.")
-    refused = {} if folder is None else _collect(name, course, folder)
-    students = sorted(path.parent.name for path in (course / "submitted").glob(f"*/{name}"))
+    if folder is None:
+        students = sorted(path.parent.name for path in (course / "submitted").glob(f"*/{name}"))
+        refused: dict[str, str] = {}
+    else:
+        students, refused = _collect(name, course, folder)
     if not students and not refused:
         raise ValueError(f"there are no submissions of {name} in {folder or course / 'submitted'}.")
     for student in tqdm(students, unit="student"):
@@ -126,11 +130,12 @@ def write(grades: Grades, path: Path) -> None:
 # --- A submission ---------------------------------------------------------------------------------
 
 
-def _collect(name: str, course: Path, folder: Path) -> dict[str, str]:
-    """Copy submissions to where nbgrader looks for them; why not, for those that cannot be."""
+def _collect(name: str, course: Path, folder: Path) -> tuple[list[str], dict[str, str]]:
+    """Copy submissions to where nbgrader looks for them: whose, and why not for those left out."""
     if not folder.is_dir():
         raise ValueError(f"FOLDER is {folder}; it must be a folder of submissions.")
-    refused = {}
+    students: list[str] = []
+    refused: dict[str, str] = {}
     for entry in sorted(folder.iterdir()):
         if entry.name.startswith((".", "_")) or (entry.is_file() and entry.suffix != ".ipynb"):
             continue
@@ -144,7 +149,8 @@ def _collect(name: str, course: Path, folder: Path) -> dict[str, str]:
             there = course / "submitted" / student / name
             there.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(found[0], there / f"{name}.ipynb")
-    return refused
+            students.append(student)
+    return students, refused
 
 
 def _notebooks(folder: Path, name: str) -> list[Path]:

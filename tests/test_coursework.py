@@ -533,6 +533,14 @@ def test_a_damaged_source_is_refused_in_one_sentence(tmp_path, capsys):
     assert capsys.readouterr().err.count("\n") == 1
 
 
+def test_only_the_folder_of_today_is_graded(tiny, tmp_path):
+    course = tmp_path / "course"
+    for day, student in (("monday", "ann"), ("friday", "ben")):
+        (tmp_path / day).mkdir()
+        (tmp_path / day / f"{student}.ipynb").write_bytes(tiny.read_bytes())
+        assert grading._collect("tiny", course, tmp_path / day) == ([student], {})
+
+
 def test_a_total_with_answers_still_to_be_read_says_so():
     row = grading.Row("ann", {"1": "2", "2": grading.BY_HAND})
     assert row.total == "2?"
