@@ -12,7 +12,7 @@ import nbformat
 import pytest
 import sympy as sp
 import torch
-from nbformat.v4 import new_notebook
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
 from coursework import exercises, grading, making, marking
 from coursework.__main__ import main
@@ -379,6 +379,24 @@ def test_a_student_notebook_keeps_the_exercises_and_leaks_nothing(path, clear):
     assert numbers == list(range(1, len(numbers) + 1))
     assert len(numbers) >= 3
     assert sum(c.source.endswith(STUB) for c in student.cells) == len(numbers)
+
+
+def test_what_is_folded_away_beside_an_exercise_stays_away():
+    text = "## Exercises\n\n**1. One.** What?\n\n<details>It is 3.</details>\n\n**2. Two.** Why?"
+    chapter = new_notebook(
+        cells=[
+            new_markdown_cell("# A chapter"),
+            new_markdown_cell(text),
+            new_code_cell(f"{exercises.TITLE}\nprint(2)"),
+            new_markdown_cell("<details>So it is.</details>\n\n## The end\n\n**3. No exercise.**"),
+        ]
+    )
+    source = "".join(cell.source for cell in exercises.assignment(chapter).cells)
+    assert "What?" in source
+    assert "Why?" in source
+    assert "It is 3" not in source
+    assert "So it is" not in source
+    assert "No exercise" not in source
 
 
 @pytest.mark.parametrize("chapter", ["1", "3", "13"])
