@@ -235,18 +235,24 @@ def noise_numbers(figure):
         lowest, highest = density.min(), density.max()
         drawn = curve(figure, "noisy")
         assert drawn == pytest.approx((density - lowest) / (highest - lowest), abs=5e-3)
-    # The dots have the law that the curve shows.
-    places = figure.locator("circle.dot").evaluate_all(
-        "dots => dots.map((dot) => dot.cx.baseVal.value)"
-    )
+    # The dots are draws: each keeps its data and its noise.
     ends = figure.locator("path.line.noisy").evaluate(
         "path => [path.getBBox().x, path.getBBox().width]"
     )
-    draws = 6 * (np.array(places) - ends[0]) / ends[1] - 3
-    spread = float(law.covariance) ** 0.5
-    assert len(draws) == 120
-    assert abs(draws.mean()) < 4 * spread / 120**0.5
-    assert abs(draws.std() / spread - 1) < 0.25
+
+    def dots(t):
+        slide(figure, 0, str(t))
+        places = figure.locator("circle.dot").evaluate_all(
+            "dots => dots.map((dot) => dot.cx.baseVal.value)"
+        )
+        return 6 * (np.array(places) - ends[0]) / ends[1] - 3
+
+    x_0, last = dots(0), dots(1000)
+    eps = cf.eps_from_x_0(last, x_0, LINEAR.alpha_bar[1000])
+    assert abs(np.abs(x_0) - 1).max() < 0.5
+    assert 0.8 < eps.std() < 1.2
+    for t in (100, 430):
+        assert dots(t) == pytest.approx(cf.noised(x_0, eps, LINEAR.alpha_bar[t]), abs=5e-3)
 
 
 def posterior_numbers(figure):

@@ -42,6 +42,7 @@ explorer("posterior", (box, data) => {
     " stands between them, narrower than both. Unknown: ", kit.tex("q(x_s\\mid x_t)"),
     " is made of one bell for each heap that ", kit.tex("x_0"), " may come from. Curves are scaled to their peaks, the two bells to that of their sum.");
 
+  plot.svg.style.touchAction = "pan-y"; // up and down still scrolls the page
   let held = x_t;
   plot.drag((x, y, began) => {
     const apart = (slider, row) => Math.abs(x - slider.value) + 2 * Math.abs(y - row);

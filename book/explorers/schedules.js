@@ -54,6 +54,7 @@ explorer("schedules", (box, data) => {
       height: 320, x: [0, 1000], xticks: [0, 250, 500, 750, 1000], xlabel: "t", ...axes[shown.value],
       alt: "Five noise schedules over the steps t from 0 to 1000. A vertical line, which can be dragged, marks the step of the numbers below.",
     });
+    plot.svg.style.touchAction = "pan-y"; // up and down still scrolls the page
     plot.drag((t) => { time.value = t; });
     cursor = plot.line([0, 0], y, "ink thin");
     marks = data.names.map((name, i) => {
