@@ -7,7 +7,7 @@
 
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: help book test notebooks mutants bench peers repository has-url clean
+.PHONY: help book page pdf test notebooks mutants bench peers coursework repository has-url clean
 
 BIN := .venv/bin
 BOOK := _build/html/index.html
@@ -49,6 +49,13 @@ book: $(READY)  ## build the HTML and print the file to open
 	@$(BIN)/jupyter-book build --quiet -W -n --keep-going .
 	@echo "Open $(CURDIR)/$(BOOK)"
 
+page: $(READY)  ## build one page alone, in seconds: make page PAGE=03
+	@$(BIN)/python tools/build_page.py "$(PAGE)"
+
+pdf: book  ## print the whole book as one PDF, beside the HTML (minutes; needs a Chromium)
+	@$(BIN)/python tools/build_pdf.py
+	@$(MAKE) --no-print-directory book
+
 test: $(READY)  ## check everything: style, types, library, notebooks, book
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
@@ -66,6 +73,9 @@ bench: $(READY)  ## time other libraries and ours in one run, and write the page
 
 peers: $(READY)  ## install the libraries that ours is compared with
 	@$(BIN)/python -m benchmarks.environment
+
+coursework: $(READY)  ## make an assignment: make coursework WHAT=derive (or a chapter's number)
+	@$(BIN)/python -m coursework make $(WHAT)
 
 repository: has-url $(READY)  ## set the repository's address: make repository URL=https://github.com/OWNER/NAME
 	@$(BIN)/python tools/repository.py "$(URL)"

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from nbformat import NotebookNode
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
-from tools import mutants
+from tools.statements import names_bound, names_called_on, names_imported, names_read
 
 POINTS = 2
 TITLE = "# @title Solution"
@@ -154,17 +154,17 @@ def _statements(source: str, cell: int, solves: int) -> Iterator[Statement]:
 
 def _needed(statements: list[Statement], chosen: set[int], given: set[int]) -> list[Statement]:
     """What the chosen exercises consist of, the imports, and what gives their names values."""
-    imported = set().union(*(mutants._imported(s.node) for s in statements))
+    imported = set().union(*(names_imported(s.node) for s in statements))
     kept: list[Statement] = []
     names: set[str] = set()
     for statement in reversed(statements):
         node = statement.node
         own = statement.solves in chosen or statement.cell in given
-        changed = mutants._bound(node) | (mutants._called_on(node) - imported) | _lent(node)
+        changed = names_bound(node) | (names_called_on(node) - imported) | _lent(node)
         imports = isinstance(node, ast.Import | ast.ImportFrom) and not statement.solves
         if own or imports or changed & names:
             kept.append(statement)
-            names = (names - _defined(node)) | mutants._read(node)
+            names = (names - _defined(node)) | names_read(node)
     return kept[::-1]
 
 
@@ -212,7 +212,7 @@ def _question(number: int, earlier: list[Statement], own: list[Statement]) -> li
     first, last = places[0], places[-1] + 1
     above = _text(own[:first])
     answers = [re.sub(rf"\s*{ANSWER}.*", "", s.text) for s in own[first:last]]
-    asked = " and ".join(f"`{name}`" for s in own[first:last] for name in mutants._bound(s.node))
+    asked = " and ".join(f"`{name}`" for s in own[first:last] for name in names_bound(s.node))
     return question(
         name,
         _text(earlier) + "\n".join(answers).strip(),

@@ -91,7 +91,14 @@ def browser():
 
 
 # Files with few but long tests, the longest first: two processes then finish at about one time.
-LONG = ["test_standalone.py", "test_interruption.py", "test_mutants.py", "test_browser.py"]
+LONG = [
+    "test_standalone.py",
+    "test_interruption.py",
+    "test_browser.py",
+    "test_mutants.py",
+    "test_coursework.py",
+    "test_explorers.py",
+]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

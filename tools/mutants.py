@@ -36,6 +36,8 @@ from functools import cache, partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from statements import names_bound, names_called_on, names_imported, names_read
+
 ROOT = Path(__file__).resolve().parents[1]
 LIBRARY = ROOT / "diffusion_lib"
 RESULTS = ROOT / "book" / "mutants.json"
@@ -333,69 +335,15 @@ def _claims_opened(statement: ast.stmt) -> list[str]:
 def _slice(statements: list[ast.stmt]) -> str:
     """The last statement, and those before it that give its names their values."""
     *earlier, last = statements
-    needed, kept = _read(last), [last]
-    imported = set().union(*(_imported(statement) for statement in earlier))
+    needed, kept = names_read(last), [last]
+    imported = set().union(*(names_imported(statement) for statement in earlier))
     for statement in reversed(earlier):
         # figures.show(...) changes no module; values.append(...) changes values.
-        changed = _bound(statement) | (_called_on(statement) - imported)
+        changed = names_bound(statement) | (names_called_on(statement) - imported)
         if changed & needed:
             kept.append(statement)
-            needed |= _read(statement)
+            needed |= names_read(statement)
     return "\n".join(ast.unparse(statement) for statement in reversed(kept))
-
-
-def _read(statement: ast.stmt) -> set[str]:
-    return {
-        node.id
-        for node in ast.walk(statement)
-        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load)
-    }
-
-
-def _bound(statement: ast.stmt) -> set[str]:
-    """The names a statement gives a value, whole or in part."""
-    names = _imported(statement)
-    for node in _outside_functions(statement):
-        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
-            names.add(node.id)
-        elif isinstance(node, ast.FunctionDef | ast.ClassDef):
-            names.add(node.name)
-        elif isinstance(node, ast.Subscript | ast.Attribute) and isinstance(node.ctx, ast.Store):
-            names |= _roots_of(node)
-    return names
-
-
-def _outside_functions(node: ast.AST) -> Iterator[ast.AST]:
-    """A tree without the insides of functions and comprehensions, whose names are their own."""
-    yield node
-    if not isinstance(node, ast.FunctionDef | ast.Lambda | ast.comprehension):
-        for child in ast.iter_child_nodes(node):
-            yield from _outside_functions(child)
-
-
-def _imported(statement: ast.stmt) -> set[str]:
-    return {
-        (alias.asname or alias.name).partition(".")[0]
-        for node in ast.walk(statement)
-        if isinstance(node, ast.Import | ast.ImportFrom)
-        for alias in node.names
-    }
-
-
-def _called_on(statement: ast.stmt) -> set[str]:
-    """The names in x.method(...) that stand alone: they are called for what they change."""
-    calls = (
-        node.value.func
-        for node in ast.walk(statement)
-        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Call)
-    )
-    return set().union(*(_roots_of(func) for func in calls if isinstance(func, ast.Attribute)))
-
-
-def _roots_of(node: ast.expr) -> set[str]:
-    while isinstance(node, ast.Attribute | ast.Subscript):
-        node = node.value
-    return {node.id} if isinstance(node, ast.Name) else set()
 
 
 # --- Planting and noticing ------------------------------------------------------------------------

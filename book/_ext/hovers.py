@@ -84,9 +84,10 @@ class LinkWords(SphinxPostTransform):
         """Replace the words that are still in `entries`, and take them out."""
         parts: list[nodes.Node] = []
         start = 0
+        listed = self.env.get_domain("std").objects  # type: ignore[attr-defined]
         for match in any_word().finditer(text):
             word = entries.pop(match[0].lower(), None)
-            if word:
+            if word and ("term", word) in listed:  # it is not on a page that is built alone
                 parts += [nodes.Text(text[start : match.start()]), self._reference(word, match[0])]
                 start = match.end()
         if parts:
