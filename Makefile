@@ -7,7 +7,7 @@
 
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: help book page pdf test notebooks mutants bench peers coursework repository has-url clean
+.PHONY: help book page pdf links test notebooks mutants bench peers coursework repository has-url clean
 
 BIN := .venv/bin
 BOOK := _build/html/index.html
@@ -55,6 +55,9 @@ page: $(READY)  ## build one page alone, in seconds: make page PAGE=03
 pdf: book  ## print the whole book as one PDF, beside the HTML (minutes; needs a Chromium)
 	@$(BIN)/python tools/build_pdf.py
 	@$(MAKE) --no-print-directory book
+
+links: $(READY)  ## try every link to another site (needs a network)
+	@$(BIN)/jupyter-book build --quiet --builder linkcheck .
 
 test: $(READY)  ## check everything: style, types, library, notebooks, book
 	@$(BIN)/ruff check .

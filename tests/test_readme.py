@@ -25,3 +25,7 @@ def test_from_a_tensor_to_samples_in_seven_lines():
     # Two sets of true points are 0.015 apart, a Gaussian of the same mean and spread is at 0.22.
     assert energy_distance(samples, truth) < 0.12
     assert energy_distance(torch.randn(1000, 2), truth) > 0.2
+
+
+def test_the_welcome_page_has_the_same_lines():
+    assert readme_code() in (ROOT / "book" / "index.md").read_text("utf-8")

@@ -4,14 +4,18 @@
     python tools/execute_notebooks.py notebooks/03_posterior.ipynb ...
 
 Along with its outputs each notebook gets a digest of the library and of its own code, by which the
-tests see that somebody changed one of them without running the notebook again.
+tests see that somebody changed one of them without running the notebook again; and, for the page
+on upkeep, how many seconds it took and with which versions.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
+import platform
 import sys
+import time
+from importlib.metadata import version
 from pathlib import Path
 
 from nbclient import NotebookClient
@@ -22,6 +26,7 @@ from tqdm import tqdm
 from notebooks import KERNEL_ENVIRONMENT, ROOT, code_cells, digest, notebook_paths, read, write
 
 SECONDS_PER_CELL = 600
+PACKAGES = ("torch", "numpy", "sympy", "matplotlib", "scikit-learn")
 
 
 def execute(notebook: NotebookNode, folder: Path) -> None:
@@ -57,9 +62,15 @@ def strip_volatile(notebook: NotebookNode) -> None:
 def refresh(path: Path) -> None:
     """Execute the notebook at `path` and write it back."""
     notebook = read(path)
+    start = time.perf_counter()
     execute(notebook, path.parent)
+    seconds = round(time.perf_counter() - start)
     strip_volatile(notebook)
-    notebook.metadata["diffusion_lib"] = {"digest": digest(notebook)}
+    notebook.metadata["diffusion_lib"] = {
+        "digest": digest(notebook),
+        "seconds": seconds,
+        "versions": {"Python": platform.python_version()} | {p: version(p) for p in PACKAGES},
+    }
     write(notebook, path)
 
 

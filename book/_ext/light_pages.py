@@ -1,17 +1,20 @@
 """Pages that load fast: no script for icons, and pictures in few colours.
 
 The theme ships its icons twice, as a script of 1.5 MB and as a font; the font alone draws them all.
-A figure of the book has a handful of colours and their shades, so 256 of them are enough.
+Most figures have a handful of colours and their shades, so that 256 of them are enough.
 """
 
 from __future__ import annotations
 
+import io
 import re
 from pathlib import Path
 
+import numpy as np
 from PIL import Image
 from sphinx.application import Sphinx
 
+VISIBLE = 1.5  # levels: beyond it, smooth shades turn into bands
 ICON_SCRIPT = re.compile(r'<script src="[^"]*/fontawesome/[^"]*"></script>')
 
 
@@ -34,19 +37,27 @@ def shrink_pictures(app: Sphinx, problem: Exception | None) -> None:
 
 
 def shrink(path: Path) -> None:
-    """Give a picture a palette, if it has none and that makes its file smaller."""
+    """Give a picture a palette, unless it has one, would change to the eye, or would not shrink."""
     with Image.open(path) as picture:
         if picture.mode == "P":
             return
-        few = picture.convert("RGBA").quantize(
-            256, Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE
-        )
-    smaller = path.with_suffix(".few.png")
-    few.save(smaller, optimize=True)
-    if smaller.stat().st_size < path.stat().st_size:
-        smaller.replace(path)
-    else:
-        smaller.unlink()
+        full = picture.convert("RGBA")
+    few = full.quantize(256, Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE)
+    if difference(full, few.convert("RGBA")) > VISIBLE:
+        return
+    smaller = io.BytesIO()
+    few.save(smaller, format="png", optimize=True)
+    if smaller.tell() < path.stat().st_size:
+        path.write_bytes(smaller.getvalue())
+
+
+def difference(one: Image.Image, other: Image.Image) -> float:
+    """The root mean square difference of two pictures on white, in levels out of 255."""
+    on_white = [
+        np.asarray(Image.alpha_composite(Image.new("RGBA", one.size, "white"), picture), float)
+        for picture in (one, other)
+    ]
+    return float(np.sqrt(((on_white[0] - on_white[1]) ** 2).mean()))
 
 
 def setup(app: Sphinx) -> dict[str, bool]:

@@ -1,0 +1,33 @@
+"""The welcome page offers the book as one PDF where `make pdf` has put it beside the pages."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+from docutils import nodes
+from sphinx.application import Sphinx
+
+PDF = "diffusion-models-proved.pdf"
+WELCOME = "book/index"
+OFFERS = re.compile(r'(<p class="offers">.*?)</p>', re.S)
+
+
+def offer(
+    app: Sphinx, page: str, template: str, context: dict[str, Any], doctree: nodes.document | None
+) -> None:
+    path = Path(app.outdir) / PDF
+    if page == WELCOME and path.is_file():
+        size = f"{path.stat().st_size / 1e6:.0f} MB"
+        link = f'<a href="../{PDF}" download>as one PDF</a>'
+        context["body"] = OFFERS.sub(
+            rf"\1 For paper, the whole book comes {link} ({size}).</p>", context["body"]
+        )
+
+
+def setup(app: Sphinx) -> dict[str, bool]:
+    # Whether there is a PDF is not something that Sphinx would notice.
+    app.connect("env-get-outdated", lambda *_: [WELCOME])
+    app.connect("html-page-context", offer)
+    return {"parallel_read_safe": True, "parallel_write_safe": True}
