@@ -528,11 +528,19 @@ def _is_zero(expression: sp.Expr) -> bool:
     is not decided, and what is not decided is not proved.
     """
     try:
-        plain, meanings = _name_roots_and_logs(expression)
+        plain, meanings = _name_roots_and_logs(expression.replace(sp.Abs, _absolute))
         numerator, _ = _lowest_terms(plain, meanings)
     except (ValueError, TypeError, ZeroDivisionError, BasePolynomialError):
         return False
     return numerator == 0
+
+
+def _absolute(value: sp.Expr) -> sp.Expr:
+    """|value|, without the bars where its sign is known; SymPy writes √(x²) so."""
+    factored = sp.factor(sp.together(value))
+    if factored.is_nonnegative or factored.is_nonpositive:
+        return factored if factored.is_nonnegative else -factored
+    return sp.Abs(value)
 
 
 def _name_roots_and_logs(expression: sp.Expr) -> tuple[sp.Expr, dict[sp.Dummy, sp.Expr]]:

@@ -379,3 +379,15 @@ def test_points_and_numbers_that_are_none_get_a_sentence():
     for answer in (None, "x", [s]):
         with pytest.raises(CheckFailed, match=r"^it: "):
             agree("it", answer, [1.0], within=1e-3)
+
+
+def test_the_root_of_a_square_is_what_it_is_the_root_of():
+    """SymPy writes it with bars; where the sign is known they go, and where it is not they stay."""
+    s, t = sp.symbols("s t", real=True)
+    levels = noise_levels(s, t)
+    prove("a ratio", sp.sqrt((1 - s) ** 2 / (1 - t) ** 2), (1 - s) / (1 - t), given=levels)
+    prove("a difference", sp.sqrt((t - s) ** 2), s - t, given=levels)
+    with pytest.raises(CheckFailed):
+        prove("the other sign", sp.sqrt((t - s) ** 2), t - s, given=levels)
+    with pytest.raises(CheckFailed):
+        prove("either sign", sp.Abs(s - sp.Rational(1, 2)), s - sp.Rational(1, 2), given=levels)
