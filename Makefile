@@ -7,7 +7,7 @@
 
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: help book page pdf links test notebooks mutants bench peers coursework repository has-url clean
+.PHONY: help book page pdf links test notebooks mutants bench peers coursework repository has-what has-url clean
 
 BIN := .venv/bin
 BOOK := _build/html/index.html
@@ -77,11 +77,14 @@ bench: $(READY)  ## time other libraries and ours in one run, and write the page
 peers: $(READY)  ## install the libraries that ours is compared with
 	@$(BIN)/python -m benchmarks.environment
 
-coursework: $(READY)  ## make an assignment: make coursework WHAT=derive (or a chapter's number)
+coursework: has-what $(READY)  ## make an assignment: make coursework WHAT=derive (or a chapter's number)
 	@$(BIN)/python -m coursework make $(WHAT)
 
 repository: has-url $(READY)  ## set the repository's address: make repository URL=https://github.com/OWNER/NAME
 	@$(BIN)/python tools/repository.py "$(URL)"
+
+has-what:
+	@test -n "$(WHAT)" || { echo "Say which: make coursework WHAT=derive (or sampler, train, a chapter's number)" >&2; exit 2; }
 
 has-url:
 	@test -n "$(URL)" || { echo "Say which: make repository URL=https://github.com/OWNER/NAME" >&2; exit 2; }

@@ -21,7 +21,7 @@ from tqdm import tqdm
 from .autograder import AutograderError, nbgrader
 
 BY_HAND = "?"
-STUDENT = re.compile(r"[\w@+-][\w .@+-]*")  # nbgrader would take other signs for patterns
+STUDENT = re.compile(r"\w[\w .@+-]*")  # others would be options, formulas or patterns
 WHY_NOT = {
     "No notebooks were matched": "there is no notebook of the assignment's name.",
     "TimeoutExpired": "it does not end, and cannot be interrupted.",

@@ -35,6 +35,7 @@ def test_solutions_are_open_and_the_code_of_figures_is_left_out(book):
 
 
 def test_pictures_are_files(book):
+    assert book.select("img")
     for image in book.select("img"):
         assert image["src"].startswith(("file:", "data:"))
 

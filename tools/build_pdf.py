@@ -29,7 +29,7 @@ HTML = ROOT / "_build" / "html"
 PDF = HTML / "diffusion-models-proved.pdf"
 MINUTES = 15
 LEFT_OUT = (
-    ".headerlink, script, .colab-badge, button, .tag_hide-input details, .claims-filter, iframe"
+    ".headerlink, script, .colab-badge, button, .tag_hide-input details, .claims-filter, .pdf-offer"
 )
 STYLE = """
 @page { size: A4; margin: 20mm 18mm 22mm; }

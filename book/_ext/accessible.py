@@ -13,7 +13,7 @@ NAMED = '<summary aria-label="Open or close this branch">'
 
 
 def with_names(contents: Any) -> Any:
-    return contents.replace(UNNAMED, NAMED) if isinstance(contents, str) else contents
+    return str(contents).replace(UNNAMED, NAMED)
 
 
 def amend_page(
@@ -25,6 +25,8 @@ def amend_page(
         context.get("body", "")
         .replace(f"<dl>\n{parameters}", f'<dl role="presentation">\n{parameters}')
         .replace(parameters, '<dd role="presentation"><em class="sig-param">')
+        # The bibliography is called a list, but its entries are not called items of one.
+        .replace('<div role="list" class="citation-list">', '<div class="citation-list">')
     )
     make_contents: Callable[..., Any] | None = context.get("generate_toctree_html")
     if make_contents is not None:
@@ -34,5 +36,6 @@ def amend_page(
 
 
 def setup(app: Sphinx) -> dict[str, bool]:
+    app.add_js_file("scrolling.js", loading_method="defer")
     app.connect("html-page-context", amend_page, priority=900)  # after the theme
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -21,9 +21,8 @@ def offer(
     if page == WELCOME and path.is_file():
         size = f"{path.stat().st_size / 1e6:.0f} MB"
         link = f'<a href="../{PDF}" download>as one PDF</a>'
-        context["body"] = OFFERS.sub(
-            rf"\1 For paper, the whole book comes {link} ({size}).</p>", context["body"]
-        )
+        words = f'<span class="pdf-offer">For paper, the whole book comes {link} ({size}).</span>'
+        context["body"] = OFFERS.sub(rf"\1 {words}</p>", context["body"])
 
 
 def setup(app: Sphinx) -> dict[str, bool]:

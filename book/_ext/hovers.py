@@ -22,6 +22,14 @@ BOOK = Path(__file__).resolve().parents[1]
 ENTRY = re.compile(r"^(\S.*)\n((?:  .+\n?)+)", re.M)
 MATH = re.compile(r"\$([^$]+)\$")
 NO_WORDS_IN = (nodes.reference, nodes.literal, nodes.title, nodes.term, nodes.math, nodes.raw)
+# Where a word or a letter means something else than the glossary and the notation page say.
+OTHER_WORDS = {
+    "notebooks/01_gaussian_toolbox": {"score"},
+    "notebooks/07_ddpm_sampling": {"claim"},
+    "notebooks/12_ddim_as_a_code": {"decoder"},
+    "notebooks/16_faster_and_steered": {"velocity", "claim"},
+}
+OTHER_SIGMA = ("notebooks/01_gaussian_toolbox", "notebooks/16_faster_and_steered")
 NO_WORDS_ON = ("book/glossary", "book/references", "book/benchmarks", "book/mutants")
 
 
@@ -59,6 +67,13 @@ def symbols() -> list[tuple[str, str]]:
     return sorted(found.items(), key=lambda item: -len(item[0]))
 
 
+def symbols_on(page: str) -> list[tuple[str, str]]:
+    """The symbols that mean on this page what they mean in the book."""
+    if page == "book/notation":  # it explains itself, and other papers' letters
+        return []
+    return [line for line in symbols() if line[0] != r"\sigma" or page not in OTHER_SIGMA]
+
+
 @cache
 def any_word() -> re.Pattern[str]:
     words = "|".join(re.escape(word) for word in sorted(glossary(), key=len, reverse=True))
@@ -75,7 +90,8 @@ class LinkWords(SphinxPostTransform):
         page = self.env.docname
         if page in NO_WORDS_ON or page.startswith("book/api"):
             return
-        entries = {word.lower(): word for word in glossary()}
+        other = OTHER_WORDS.get(page, set())
+        entries = {word.lower(): word for word in glossary() if word not in other}
         for text in list(self.document.findall(nodes.Text)):
             if _is_running_text(text):
                 self._link(text, entries)
@@ -119,7 +135,7 @@ def add_meanings(
     meanings = {word.lower(): meaning for word, meaning in glossary().items()}
     words = {word: meanings[word.lower()] for word in shown if word.lower() in meanings}
     if words or 'class="math' in body:
-        text = json.dumps({"words": words, "symbols": symbols()}, separators=(",", ":"))
+        text = json.dumps({"words": words, "symbols": symbols_on(page)}, separators=(",", ":"))
         safe = text.replace("<", "\\u003c")
         context["body"] += f'<script type="application/json" id="meanings">{safe}</script>'
 

@@ -21,7 +21,7 @@ from sphinx.util.docutils import SphinxDirective
 KINDS = ("proved", "refuted", "agrees", "sampled")
 CHECK = re.compile(rf"^ *({'|'.join(KINDS)}) +(\S.*)", re.M)
 Z = re.compile(r"largest \|z\| ([\d.]+)")
-WITHIN = re.compile(r"within (?:a relative )?([\d.e-]+)")
+WITHIN = re.compile(r"within (?:a relative )?(\d+(?:\.\d+)?(?:e-?\d+)?)")
 
 
 class Chapter(NamedTuple):

@@ -49,7 +49,10 @@ explorer("bound", (box, data) => {
     "The last term, the decoder\u2019s, is a density and takes the sum down again. The gap is what ",
     kit.tex("-\\mathrm{ELBO}"), " lies above the mean of ", kit.tex("-\\log p_\\theta(x_0)"),
     ". With ", kit.tex("\\tilde\\beta"), " more steps do not close it; with ", kit.tex("\\beta"), " they do.");
-  for (const plot of [terms, sums]) plot.drag((t) => { time.value = t; });
+  for (const plot of [terms, sums]) {
+    plot.drag((t) => { time.value = t; });
+    plot.svg.style.touchAction = "pan-y"; // a finger that moves up or down scrolls the page
+  }
 
   function draw() {
     const curve = data.curves[variance][steps], here = entry(time.value), t = curve.t[here];

@@ -7,7 +7,7 @@ explorer("circle", (box, data) => {
     alt: "A quarter circle. A point on it, which can be dragged, shares the noise of a step between old and fresh.",
   });
   plot.line(data.a, data.b, "ink thin");
-  const admissible = plot.line(data.a, data.b, "step thick");
+  const dial = plot.line(data.a, data.b, "step thick");
   plot.text(1.02, 0.03, "DDIM", "step");
   const ddpm = plot.dot(1, 0, "step hollow", null, 6);
   const ddpmName = plot.text(1, 0, "", "step");
@@ -28,6 +28,9 @@ explorer("circle", (box, data) => {
   const say = kit.readout(box, {
     sigma: kit.tex("\\sigma"), a: kit.tex("a"), b: kit.tex("b"), sum: kit.tex("a^2+b^2"), eta: kit.tex("\\eta"),
   });
+  kit.caption(box, kit.make("strong", {}, "Where on the arc does a sampler live? "),
+    "Every point of the arc is a \u03c3 that a step may choose. Thick: \u03b7 from 0, DDIM, to 1, DDPM. Drag the point, and move ",
+    kit.tex("t"), ": far from the data DDPM hardly differs from DDIM.");
   // The angle says where on the arc to look; the two weights are the library's.
   plot.drag((x, y) => { share.value = Math.min(1, y / Math.hypot(x, y) || 0); });
 
@@ -37,7 +40,7 @@ explorer("circle", (box, data) => {
     const largest = table.largest[row], tilde = table.posterior[row], beta = table.beta[row];
     const [a, b] = place(share.value), [a1, b1] = place(tilde), end = data.share.findIndex((v) => v > tilde);
     const upTo = end < 0 ? data.share.length : end;
-    plot.line([...data.a.slice(0, upTo), a1], [...data.b.slice(0, upTo), b1], "step thick", admissible);
+    plot.line([...data.a.slice(0, upTo), a1], [...data.b.slice(0, upTo), b1], "step thick", dial);
     plot.dot(a1, b1, "step hollow", ddpm, 6);
     plot.text(a1 + 0.03, b1 + 0.035, "DDPM, \u03b7 = 1", "step", ddpmName);
     const inside = beta <= 1;

@@ -19,7 +19,7 @@ const kit = {
   /** A number in as many significant digits, never in exponential notation between 1e-4 and 1e6. */
   number(value, digits = 3) {
     const size = Math.abs(value);
-    if (size !== 0 && (size < 1e-4 || size >= 1e6)) return value.toExponential(digits - 1);
+    if (size !== 0 && (size < 1e-4 || size >= 1e6)) return value.toExponential(digits - 1).replaceAll("-", "\u2212");
     return String(Number(value.toPrecision(digits))).replace("-", "\u2212");
   },
 
@@ -39,15 +39,22 @@ const kit = {
     return kit.make("svg:tspan", { dy: -5, "font-size": "0.75em" }, words);
   },
 
+  /** What an element says, for those who hear it: its words, and its TeX without the marks. */
+  plain(element) {
+    return element.textContent.replace(/\\[()]/g, "").replace(/\\([a-z]+)/gi, " $1 ").replace(/[{}_^]/g, " ")
+      .replace(/\s+/g, " ").trim();
+  },
+
   /** A labelled slider. `values` is how many positions it has, or a list of what they stand for. */
   slider(box, { label, values, value, show = String }, changed) {
     const list = Array.isArray(values) ? values : Array.from({ length: values }, (_, i) => i);
     const input = kit.make("input", {
       type: "range", min: 0, max: list.length - 1, step: 1, value: list.indexOf(value),
     });
-    const shown = kit.make("output");
+    const shown = kit.make("output", { "aria-live": "off" }); // the slider itself says its value
     const said = kit.make("span", { class: "explorer-label" });
     said.append(...[label].flat());
+    input.setAttribute("aria-label", kit.plain(said));
     box.append(kit.make("label", { class: "explorer-slider" }, said, input, shown));
     const slider = {
       input,
@@ -78,9 +85,11 @@ const kit = {
     const set = kit.make("fieldset", { class: "explorer-choice" }, kit.make("legend", {}, ...[label].flat()));
     for (const [key, text] of Object.entries(options)) {
       const input = kit.make("input", { type: "radio", name: group, value: key });
+      const words = kit.make("span", {}, text);
+      input.setAttribute("aria-label", kit.plain(words));
       input.checked = key === value;
       input.addEventListener("change", () => changed(key));
-      set.append(kit.make("label", {}, input, kit.make("span", {}, text)));
+      set.append(kit.make("label", {}, input, words));
     }
     box.append(set);
     return { get value() { return set.querySelector("input:checked").value; } };

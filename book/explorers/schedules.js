@@ -43,7 +43,7 @@ explorer("schedules", (box, data) => {
     return { box, cells };
   });
   kit.caption(box, kit.make("strong", {}, "Which schedule leaves more signal? "),
-    "Cosine and sigmoid keep it longest and are almost one curve; linear is the noisiest for most of the way. Rescaled to end at zero, it leaves nothing at all. ",
+    "Cosine and sigmoid keep it longest and are almost one curve; linear is noisier than these for most of the way. Rescaled to end at zero, it leaves nothing at all. ",
     "Keep few steps: the levels stay on their curves, but each ", kit.tex("\\beta_t"), " is now that of a whole stride.");
 
   let plot, cursor, marks;

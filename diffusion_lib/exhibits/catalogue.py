@@ -19,7 +19,7 @@ from torch import Tensor
 from .. import closed_forms as cf
 from .. import process, samplers
 from ..closed_forms import Gaussian, Number, sqrt
-from ..prediction import get_prediction
+from ..objectives import prediction_of
 from ..schedule import NoiseSchedule, Table
 from ..verify import Check
 from . import checks
@@ -818,6 +818,9 @@ def _uniform_noise(
     x_0: Tensor,
     *,
     prediction: str = "eps",
+    labels: Tensor | None = None,
+    t: Tensor | None = None,
+    eps: Tensor | None = None,
     generator: torch.Generator | None = None,
 ) -> Tensor:
     def loss(x_t: Tensor, output: Tensor, eps: Tensor) -> Tensor:
@@ -844,6 +847,9 @@ def _norm_without_square(
     x_0: Tensor,
     *,
     prediction: str = "eps",
+    labels: Tensor | None = None,
+    t: Tensor | None = None,
+    eps: Tensor | None = None,
     generator: torch.Generator | None = None,
 ) -> Tensor:
     def loss(x_t: Tensor, output: Tensor, eps: Tensor) -> Tensor:
@@ -885,17 +891,20 @@ def _two_etas(
     x_T: Tensor,
     *,
     eta: float = 0.0,
-    prediction: str = "eps",
+    sigma: Any = None,
+    prediction: str | None = None,
     generator: Any = None,
-    clip: tuple[float, float] | None = None,
+    clip: Any = None,
     callback: Any = None,
     progress: bool = False,
+    grad: bool = False,
 ) -> Tensor:
     levels = schedule.alpha_bar[:-1], schedule.alpha_bar[1:]
     noise_std = cf.ddim_sigma(eta, *levels)
-    kind = get_prediction(prediction)
+    kind = prediction_of(model, prediction)
     plan = samplers._plan_to_data(schedule, kind, cf.ddim_sigma(sqrt(eta), *levels), noise_std)
-    return samplers._run(model, plan, x_T, samplers._Options(generator, clip, callback, progress))
+    options = samplers._Options(generator, clip, callback, progress, grad)
+    return samplers._run(model, plan, x_T, options)
 
 
 @_exhibit(
@@ -915,17 +924,19 @@ def _noise_at_the_last_step(
     x_T: Tensor,
     *,
     variance: str = "posterior",
-    prediction: str = "eps",
+    prediction: str | None = None,
     generator: Any = None,
-    clip: tuple[float, float] | None = None,
+    clip: Any = None,
     callback: Any = None,
     progress: bool = False,
+    grad: bool = False,
 ) -> Tensor:
     table = schedule.beta if variance == "beta" else schedule.posterior_variance
     sigma = cf.ddim_sigma(1.0, schedule.alpha_bar[:-1], schedule.alpha_bar[1:])
-    kind = get_prediction(prediction)
+    kind = prediction_of(model, prediction)
     plan = samplers._plan_to_data(schedule, kind, sigma, sqrt(table[1:]))
-    return samplers._run(model, plan, x_T, samplers._Options(generator, clip, callback, progress))
+    options = samplers._Options(generator, clip, callback, progress, grad)
+    return samplers._run(model, plan, x_T, options)
 
 
 @_exhibit(

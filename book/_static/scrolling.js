@@ -1,0 +1,12 @@
+// What scrolls sideways can be reached with the keyboard, and only that.
+"use strict";
+
+function letScroll() {
+  for (const box of document.querySelectorAll("article :is(table, div.math, pre, .claims-graph)")) {
+    if (box.scrollWidth > box.clientWidth + 1) box.tabIndex = 0;
+    else if (box.tabIndex === 0) box.removeAttribute("tabindex");
+  }
+}
+
+window.addEventListener("load", letScroll);
+window.addEventListener("resize", letScroll);
