@@ -58,8 +58,9 @@ async () => {
 """
 
 
-# Pages that have between them all that pages are made of; on a desk every page is tried.
-TRIED_IN_THE_DARK = ("index", "map", "03_posterior", "10_eta", "samplers", "teaching", "page")
+# Pages that have between them everything that has a colour. Contrast takes axe-core long to tell, so
+# it is told for these, in light and in dark; all else for every page.
+COLOURS = ("index", "map", "paths", "notation", "10_eta", "samplers", "teaching", "upkeep", "page")
 HEAVIEST = 1_500_000  # bytes that a page and all it loads may take on the way to a reader
 
 
@@ -71,15 +72,23 @@ def weight(path: Path) -> int:
     return len(gzip.compress(content)) if is_text else len(content)
 
 
-def barriers(page):
-    """What axe-core finds that keeps somebody out."""
-    # Formulas are left out: MathJax hides what it draws and offers the same as MathML.
-    options = {"resultTypes": ["violations"], "preload": False}
-    without = {"exclude": [["mjx-container"]]}
-    for found in Axe().run(page, context=without, options=options).response["violations"]:
+def barriers(context, path, contrast):
+    """What axe-core finds that keeps somebody out.
+
+    Formulas are not set here, which would take it a minute a page: MathJax hides what it draws and
+    offers the same as MathML.
+    """
+    page = context.new_page()
+    page.route("**/tex-chtml.js*", lambda route: route.abort())
+    page.goto(path.as_uri())
+    page.evaluate("document.fonts.ready")
+    rules = {"color-contrast": {"enabled": contrast}}
+    options = {"resultTypes": ["violations"], "preload": False, "rules": rules}
+    for found in Axe().run(page, options=options).response["violations"]:
         if found["impact"] in ("serious", "critical"):
             example = found["nodes"][0]["html"]
             yield f"{found['impact']} barrier {found['id']}: {found['help']}: {example:.200}"
+    page.close()
 
 
 def listen(page, wrong):
@@ -111,8 +120,9 @@ def look_at(browser, pages, screen):
         page.goto(path.as_uri())
         page.evaluate(TYPESET)
         wrong += page.evaluate(LOOK)
-        if path.stem in TRIED_IN_THE_DARK or screen is not SCREENS["phone, dark"]:
-            wrong += barriers(page)
+        contrast = path.stem in COLOURS
+        if contrast or screen is SCREENS["desktop, light"]:
+            wrong += barriers(context, path, contrast)
         files = [Path(unquote(urlparse(url).path)) for url in loaded if url.startswith("file:")]
         total = sum(weight(file) for file in files if file.is_file())
         if total > HEAVIEST:
