@@ -58,7 +58,7 @@ async () => {
 """
 
 
-# Pages that have between them everything that has a colour. Contrast takes axe-core long to tell, so
+# Pages that have between them all that has a colour. Contrast takes axe-core long to tell, so
 # it is told for these, in light and in dark; all else for every page.
 COLOURS = ("index", "map", "paths", "notation", "10_eta", "samplers", "teaching", "upkeep", "page")
 HEAVIEST = 1_500_000  # bytes that a page and all it loads may take on the way to a reader
