@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image
 from sphinx.application import Sphinx
 
-VISIBLE = 1.5  # levels: beyond it, smooth shades turn into bands
+VISIBLE = 3.5  # levels: beyond it, smooth shades turn into bands
 ICON_SCRIPT = re.compile(r'<script src="[^"]*/fontawesome/[^"]*"></script>')
 
 
