@@ -14,7 +14,15 @@ from playwright.sync_api import sync_playwright
 from notebooks import ROOT
 
 # What the book is built from; the library for its claims and its docstrings.
-SOURCES = ["_config.yml", "_toc.yml", "pyproject.toml", "book", "notebooks", "diffusion_lib"]
+SOURCES = [
+    "_config.yml",
+    "_toc.yml",
+    "pyproject.toml",
+    "CHANGELOG.md",
+    "book",
+    "notebooks",
+    "diffusion_lib",
+]
 
 
 def copy_sources(destination: Path) -> Path:

@@ -1,5 +1,7 @@
 """The page on upkeep counts what the chapters say."""
 
+import re
+
 import pytest
 import upkeep_page
 from nbformat.v4 import new_code_cell, new_notebook, new_output
@@ -33,6 +35,7 @@ def test_each_chapter_knows_its_seconds_and_versions(path):
 
 def test_every_row_is_on_the_page(strict_build):
     source, _ = strict_build
-    page = (source / "_build" / "html" / "book" / "upkeep.html").read_text("utf-8")
+    html = (source / "_build" / "html" / "book" / "upkeep.html").read_text("utf-8")
+    page = re.sub(r"<[^>]+>", "", html)  # a title may hold a word of the glossary
     for path in notebook_paths():
-        assert f"<p>{read(path).cells[0].source.splitlines()[0].lstrip('# ')}</p>" in page
+        assert f"\n{read(path).cells[0].source.splitlines()[0].lstrip('# ')}\n" in page
