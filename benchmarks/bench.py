@@ -10,6 +10,9 @@ choice:
   that the whole batch has one time (an expanded tensor: one row of embedding serves all);
 - training: torch's default Adam, and its fused Adam, which our trainer uses.
 
+How close a trainer can come to a bare step at all, a step written out by hand shows: it draws what
+a step needs, mixes it and keeps an average, and does nothing else.
+
 The networks are trained, or samples would run away to values that slow down the network itself. A
 time is the CPU time of the process, which other programs on the machine disturb least. In a round
 everyone runs once, in an order that changes; a ratio is the median over the rounds, with quartiles.
@@ -41,13 +44,13 @@ from diffusion_lib.data import digits, moons
 from diffusion_lib.networks import MLP
 from diffusion_lib.training import Trainer, load_pretrained
 
-from .peers import SCHEDULE, STEPS, adam, sampling, training
+from .peers import SCHEDULE, STEPS, Batches, Levels, adam, sampling, training
 
 PAGE = Path(__file__).resolve().parent.parent / "book" / "benchmarks.md"
 LIBRARIES = ("diffusion_lib", "smalldiffusion", "diffusers", "denoising-diffusion-pytorch", "azula")
 ROUNDS = 5, 31  # at least, at most
 EACH, ONE = "a time for each sample", "one time for the batch"
-DEFAULT, FUSED = "default Adam", "fused Adam"
+DEFAULT, FUSED, HAND = "default Adam", "fused Adam", "by hand"
 
 Job = Callable[[], object]
 Times = dict[str, list[float]]
@@ -99,6 +102,29 @@ def bare_training(make: Callable[[], nn.Module], x: Tensor, steps: int) -> dict[
     }
 
 
+def written_out(model: nn.Module, loader: Batches) -> Job:
+    """The least that a training step with noise, a fused Adam and a moving average can be."""
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-3, fused=True)
+    average = copy.deepcopy(model).requires_grad_(False)
+    weights, averages = list(model.parameters()), list(average.parameters())
+    signal, noise = Levels().alpha, Levels().sigma
+
+    def run() -> None:
+        for x_0 in loader:
+            t = torch.randint(1, SCHEDULE.T + 1, (len(x_0),))
+            eps = torch.randn(x_0.shape)
+            rows = (-1, *(1,) * (x_0.ndim - 1))
+            x_t = signal[t].reshape(rows) * x_0 + noise[t].reshape(rows) * eps
+            loss = torch.nn.functional.mse_loss(model(x_t, t), eps)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            with torch.no_grad():
+                torch._foreach_lerp_(averages, weights, 1e-3)
+
+    return run
+
+
 def sampling_jobs(kind: str, network: nn.Module, shape: tuple[int, ...]) -> dict[str, Job]:
     x_T = torch.randn(shape, generator=torch.Generator().manual_seed(1))
     return {**sampling(kind, network, x_T), **bare_calls(network, x_T)}
@@ -108,7 +134,11 @@ def training_jobs(network: nn.Module, data: Tensor, batch: int, steps: int) -> d
     def make() -> nn.Module:
         return copy.deepcopy(network).train()
 
-    return {**training(make, data, batch, steps), **bare_training(make, data[:batch], steps)}
+    return {
+        **training(make, data, batch, steps),
+        **bare_training(make, data[:batch], steps),
+        HAND: written_out(make(), Batches(data, batch, steps)),
+    }
 
 
 # --- correctness first ----------------------------------------------------------------------------
@@ -163,13 +193,15 @@ def ratio(times: Times, name: str, baseline: str) -> str:
 
 
 def table(rows: dict[str, tuple[Times, int]], baseline: str) -> list[str]:
-    """Ratios to a baseline, and what one bare step takes."""
+    """Ratios to a baseline of everyone who was timed, and what one bare step takes."""
+    timed_there = next(iter(rows.values()))[0]
+    columns = [name for name in (*LIBRARIES, HAND) if name in timed_there]
     lines = [
-        f"| | {' | '.join(LIBRARIES)} | bare step, ms |",
-        "|---|" + "---|" * (len(LIBRARIES) + 1),
+        f"| | {' | '.join(columns)} | bare step, ms |",
+        "|---|" + "---|" * (len(columns) + 1),
     ]
     for label, (times, steps) in rows.items():
-        cells = [ratio(times, name, baseline) for name in LIBRARIES]
+        cells = [ratio(times, name, baseline) for name in columns]
         bare = 1e3 * statistics.median(times[baseline]) / steps
         lines.append(f"| {label} | **{cells[0]}** | {' | '.join(cells[1:])} | {bare:.3f} |")
     return lines
@@ -261,6 +293,8 @@ def page(seconds: float) -> str:
             "A training step over a bare forward, backward and Adam step on a batch at hand.",
             "The trainers of diffusion_lib, diffusers and denoising-diffusion-pytorch keep a",
             "moving average of the weights meanwhile; the last does so at every tenth step.",
+            '"By hand" is a loop with a fused Adam that draws, mixes, learns and averages, and',
+            "does nothing else: about as near to a bare step as a trainer comes.",
             "",
             *table(steps, DEFAULT),
             "",

@@ -121,10 +121,12 @@ def check_steps(schedule: NoiseSchedule, t: Tensor, x: Tensor, least: int) -> No
             f"t has shape {tuple(t.shape)} and type {t.dtype}; it must hold one integer for each "
             f"of the {x.shape[0]} rows."
         )
-    if t.numel() and not (least <= int(t.min()) and int(t.max()) <= schedule.T):
+    if t.numel() == 0:
+        return
+    first, last = (int(bound) for bound in t.aminmax())
+    if not (least <= first and last <= schedule.T):
         raise ValueError(
-            f"t runs from {int(t.min())} to {int(t.max())}; "
-            f"every step must be one of {least}..{schedule.T}."
+            f"t runs from {first} to {last}; every step must be one of {least}..{schedule.T}."
         )
 
 

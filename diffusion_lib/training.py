@@ -322,7 +322,7 @@ class Trainer:
             with _generators_kept(self.device):
                 while len(norms) < steps and not (alone and interrupted):
                     step = self.step + len(norms)
-                    parts = self._differentiate(step, buffers, averaged_buffers)
+                    parts = self._differentiate(step, weights, buffers, averaged_buffers)
                     norm = self._descend(step, weights)
                     with torch.no_grad():
                         torch._foreach_lerp_(averages, weights, 1 - self._decay(step))
@@ -337,7 +337,11 @@ class Trainer:
         return self._record(losses, norms)
 
     def _differentiate(
-        self, step: int, buffers: list[Tensor], averaged_buffers: list[Tensor]
+        self,
+        step: int,
+        weights: list[Tensor],
+        buffers: list[Tensor],
+        averaged_buffers: list[Tensor],
     ) -> list[Tensor]:
         """The loss of each part of this step and, in .grad, the gradient of the mean of all.
 
@@ -345,7 +349,8 @@ class Trainer:
         """
         try:
             rows, t, eps, labels = self._batch(step)
-            self.optimizer.zero_grad()
+            for weight in weights:
+                weight.grad = None
             losses = []
             for part in self._parts:
                 # What the network itself draws, as dropout does, differs from part to part.

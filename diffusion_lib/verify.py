@@ -35,20 +35,25 @@ class CheckFailed(AssertionError):
 
 @dataclass(frozen=True)
 class Check:
-    """A check that passed: its kind, what it says, and the evidence in words."""
+    """A check that passed: its kind, what it says, and the evidence in words.
+
+    ``residual`` is how far off the worst number was, and how far it might have been. It is kept
+    beside what is shown, not in it: its digits belong to the machine, not to the statement.
+    """
 
     kind: str
     what: str
     detail: str
+    residual: tuple[float, float] | None = field(default=None, compare=False)
 
     def __str__(self) -> str:
         return f"{self.kind:8} {self.what}" + (f" ({self.detail})" if self.detail else "")
 
     __repr__ = __str__
 
-    def _repr_markdown_(self) -> str:
+    def _repr_markdown_(self) -> tuple[str, dict[str, Any]]:
         detail = f" — {self.detail}" if self.detail else ""
-        return f"**{self.kind}** · {self.what}{detail}"
+        return f"**{self.kind}** · {self.what}{detail}", {"residuals": _residuals(self)}
 
 
 # --- Domains: for which values a proof speaks -----------------------------------------------------
@@ -242,7 +247,8 @@ def agree(what: str, got: Any, truth: Any, within: float) -> Check:
     if not worst <= within:
         raise CheckFailed(f"{what}: off by {mpmath.nstr(worst, 3)}, allowed {within:g}")
     count = f"{len(errors)} numbers" if len(errors) > 1 else "one number"
-    return _record(Check("agrees", what, f"{count} within {within:g}"))
+    residual = float(mpmath.nstr(worst, 2)), within
+    return _record(Check("agrees", what, f"{count} within {within:g}", residual))
 
 
 def sampled(what: str, draws: Any, truth: Any) -> Check:
@@ -337,8 +343,11 @@ class Claim:
 
     @property
     def payload(self) -> dict[str, Any]:
-        """The card's data, as plain JSON."""
-        return asdict(self)
+        """The card's data, as plain JSON; the same on every machine."""
+        card = asdict(self)
+        for check in card["checks"]:
+            del check["residual"]
+        return card
 
     def __str__(self) -> str:
         facts = [f"  {key}: {text}" for key, text in self._facts()]
@@ -446,6 +455,10 @@ def _record(check: Check) -> Check:
     return check
 
 
+def _residuals(*checks: Check) -> list[tuple[float, float]]:
+    return [check.residual for check in checks if check.residual is not None]
+
+
 def _display(card: Claim) -> None:
     try:
         from IPython import get_ipython
@@ -457,7 +470,7 @@ def _display(card: Claim) -> None:
         print(card)
         return
     data = {"text/plain": str(card), "text/markdown": card._repr_markdown_(), PAYLOAD: card.payload}
-    display(data, raw=True)
+    display(data, raw=True, metadata={PAYLOAD: {"residuals": _residuals(*card.checks)}})
 
 
 # --- Deciding whether an expression is zero -------------------------------------------------------

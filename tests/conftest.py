@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from chromium import FLAGS, MISSING, chromium
 from filelock import FileLock
 from playwright.sync_api import sync_playwright
 
@@ -63,23 +64,6 @@ def strict_build(tmp_path_factory, worker_id):
     return source, subprocess.CompletedProcess(**json.loads(outcome.read_text(encoding="utf-8")))
 
 
-NAMES = ("chromium", "chromium-browser", "google-chrome")
-FLAGS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
-
-
-def chromium() -> str | None:
-    candidates = filter(None, [os.environ.get("CHROMIUM"), *NAMES])
-    return next((path for path in map(shutil.which, candidates) if path), None)
-
-
 @pytest.fixture(scope="session")
 def browser():
     """A Chromium: the variable CHROMIUM, or one on the PATH.
@@ -88,10 +72,9 @@ def browser():
     """
     path = chromium()
     if path is None:
-        message = f"no Chromium: set CHROMIUM or put one of {', '.join(NAMES)} on the PATH"
         if os.environ.get("CI") == "true":
-            pytest.fail(message)
-        pytest.skip(message)
+            pytest.fail(MISSING)
+        pytest.skip(MISSING)
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=path, args=FLAGS)
         yield browser

@@ -201,6 +201,17 @@ def test_agree_is_not_fooled(got, truth):
         agree("it", got, truth, within=0.9)
 
 
+def test_agree_keeps_how_far_off_the_worst_number_was():
+    check = agree("it", [1.0, 2.002, 3.0], [1.0, 2.0, 3.0], within=0.01)
+    assert check.residual == (0.001, 0.01)
+    assert check._repr_markdown_() == (
+        "**agrees** · it — 3 numbers within 0.01",
+        {"residuals": [(0.001, 0.01)]},
+    )
+    assert prove("it", 1, 1).residual is None
+    assert check == agree("it", [1.0, 2.0, 3.0], [1.0, 2.0, 3.0], within=0.01)  # of the machine
+
+
 def test_sampled_accepts_the_truth_and_refuses_a_shift():
     draws = torch.randn(100_000, 2, generator=torch.Generator().manual_seed(0))
     sampled("it", draws, [0, 0])

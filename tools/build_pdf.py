@@ -11,7 +11,6 @@ open, and the code of figures is left out.
 from __future__ import annotations
 
 import os
-import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,6 +18,7 @@ from urllib.parse import urljoin, urlparse
 
 import yaml
 from bs4 import BeautifulSoup, Tag
+from chromium import FLAGS, MISSING, chromium
 from playwright.sync_api import sync_playwright
 from pypdf import PdfReader
 from tqdm import tqdm
@@ -161,25 +161,19 @@ def page_numbers(path: Path) -> dict[str, int]:
     return found
 
 
-def chromium() -> str:
-    names = [os.environ.get("CHROMIUM", ""), "chromium", "chromium-browser", "google-chrome"]
-    for path in filter(None, map(shutil.which, filter(None, names))):
-        return path
-    raise SystemExit("There is no Chromium to print with: set CHROMIUM, or put one on the PATH.")
-
-
 def main() -> int:
     if not (HTML / "book" / "index.html").is_file():
         raise SystemExit("The book is not built; run `make book` first.")
+    program = chromium()
+    if program is None:
+        raise SystemExit(f"The book cannot be printed: {MISSING}.")
     source = HTML / "whole-book.html"
     source.write_text(joined(), encoding="utf-8")
     options = {"display_header_footer": True, "header_template": "<span></span>"}
     options |= {"footer_template": FOOTER, "prefer_css_page_size": True, "outline": True}
     try:
         with sync_playwright() as playwright:
-            browser = playwright.chromium.launch(
-                executable_path=chromium(), args=["--no-sandbox", "--disable-gpu"]
-            )
+            browser = playwright.chromium.launch(executable_path=program, args=FLAGS)
             page = browser.new_page()
             page.set_default_timeout(MINUTES * 60_000)
             page.goto(source.as_uri())

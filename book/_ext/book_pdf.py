@@ -9,7 +9,6 @@ from typing import Any
 from docutils import nodes
 from sphinx.application import Sphinx
 
-PDF = "diffusion-models-proved.pdf"
 WELCOME = "book/index"
 OFFERS = re.compile(r'(<p class="offers">.*?)</p>', re.S)
 
@@ -17,10 +16,10 @@ OFFERS = re.compile(r'(<p class="offers">.*?)</p>', re.S)
 def offer(
     app: Sphinx, page: str, template: str, context: dict[str, Any], doctree: nodes.document | None
 ) -> None:
-    path = Path(app.outdir) / PDF
-    if page == WELCOME and path.is_file():
-        size = f"{path.stat().st_size / 1e6:.0f} MB"
-        link = f'<a href="../{PDF}" download>as one PDF</a>'
+    printed = next(Path(app.outdir).glob("*.pdf"), None)
+    if page == WELCOME and printed is not None:
+        size = f"{printed.stat().st_size / 1e6:.0f} MB"
+        link = f'<a href="../{printed.name}" download>as one PDF</a>'
         words = f'<span class="pdf-offer">For paper, the whole book comes {link} ({size}).</span>'
         context["body"] = OFFERS.sub(rf"\1 {words}</p>", context["body"])
 

@@ -8,6 +8,7 @@ picture is there.
 
 from __future__ import annotations
 
+import base64
 import importlib.util
 import json
 import re
@@ -15,14 +16,19 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from docutils import nodes
 from sphinx.application import Sphinx
+from torch import Tensor
 
 from diffusion_lib.schedule import NoiseSchedule
+from diffusion_lib.targets import GaussianMixture
 
 FOLDER = Path(__file__).resolve().parents[1] / "explorers"
 TAG = re.compile(r"\btag_explorer-(\w+)")
 SCHEDULES = {"linear": NoiseSchedule.linear(), "cosine": NoiseSchedule.cosine()}
+HEAP = 0.01  # the variance of each of the two
+HEAPS = GaussianMixture([0.5, 0.5], [[-1.0], [1.0]], [[[HEAP]], [[HEAP]]])
 
 
 def rounded(values: Any, digits: int = 5) -> list[Any]:
@@ -30,6 +36,12 @@ def rounded(values: Any, digits: int = 5) -> list[Any]:
     array = np.asarray(values, dtype=float)
     listed: list[Any] = np.vectorize(lambda x: float(f"{x:.{digits}g}"))(array).tolist()
     return listed
+
+
+def grey(pictures: Tensor) -> str:
+    """From black at -1 to white at 1, a byte a pixel, in base 64."""
+    shades = ((pictures.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
+    return base64.b64encode(shades.numpy().tobytes()).decode()
 
 
 def numbers(name: str) -> dict[str, Any]:

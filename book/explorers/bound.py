@@ -2,7 +2,7 @@
 
 The likelihoods take half a minute, so they are kept in `bound.json`. To compute them again:
 
-    python book/explorers/bound.py
+    PYTHONPATH=book/_ext python book/explorers/bound.py
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from explorers import HEAPS
 from tqdm import tqdm
 
 from diffusion_lib import closed_forms as cf
@@ -30,10 +31,6 @@ REACH = 7.0
 X = torch.linspace(-REACH, REACH, 801, dtype=torch.float64)
 
 
-def target() -> GaussianMixture:
-    return GaussianMixture([0.5, 0.5], [[-1.0], [1.0]], [[[0.01]], [[0.01]]])
-
-
 def mean_over(law: GaussianMixture, values: torch.Tensor) -> float:
     """The mean of a function by a sum over even nodes, which for smooth functions is exact."""
     return float(law.log_prob(X[:, None]).exp() @ values * (X[1] - X[0]))
@@ -42,9 +39,8 @@ def mean_over(law: GaussianMixture, values: torch.Tensor) -> float:
 @cache
 def data_errors() -> Table:
     """For t = 1..T the root mean square error of the perfect network's guess of the data."""
-    heaps = target()
     mean_squares = [
-        mean_over(heaps.at(level), heaps.reverse_kernel(X[:, None], 1.0, level).covariance[:, 0, 0])
+        mean_over(HEAPS.at(level), HEAPS.reverse_kernel(X[:, None], 1.0, level).covariance[:, 0, 0])
         for level in FULL.alpha_bar[1:].tolist()
     ]
     return np.array(cf.sqrt(np.array(mean_squares)))
@@ -58,22 +54,22 @@ def terms(schedule: NoiseSchedule, variance: str) -> Table:
     guess = Gaussian(cf.posterior_mean(0.0, 0.0, before[1:], here[1:]), chosen)
     steps = cf.gaussian_kl(cf.posterior(0.0, errors[1:], before[1:], here[1:]), guess)
     reconstruction = -cf.normal_log_density(errors[0], 0.0, schedule.beta[1])
-    size = cf.sqrt(float(target().mean ** 2 + target().covariance))
+    size = cf.sqrt(float(HEAPS.mean**2 + HEAPS.covariance))
     prior = cf.gaussian_kl(cf.marginal(size, here[-1]), Gaussian(0.0, 1.0))
     return np.array([reconstruction, *steps, prior])
 
 
 def entropy() -> float:
     """Of the data, in nats: what no model's mean of -log p is below."""
-    return mean_over(target(), -target().log_prob(X[:, None]))
+    return mean_over(HEAPS, -HEAPS.log_prob(X[:, None]))
 
 
 def negative_log_likelihood(steps: int, variance: str) -> float:
     """The mean of -log p of the model: DDPM's exact output, with the decoder's noise on it."""
     schedule = FULL.strided(steps)
-    law = exact.ddpm(target(), schedule, variance=variance, reach=REACH)
+    law = exact.ddpm(HEAPS, schedule, variance=variance, reach=REACH)
     log_densities = cf.normal_log_density(X[:, None], law.x, float(schedule.beta[1]))
-    return mean_over(target(), -(log_densities + law.mass.log()).logsumexp(1))
+    return mean_over(HEAPS, -(log_densities + law.mass.log()).logsumexp(1))
 
 
 def curve(steps: int, variance: str) -> dict[str, Any]:
@@ -86,7 +82,6 @@ def curve(steps: int, variance: str) -> dict[str, Any]:
         "t": schedule.times[shown].tolist(),
         "term": [float(f"{value:.4g}") for value in values[shown - 1]],
         "down": [float(f"{value:.4g}") for value in down[shown - 1]],
-        "prior": float(f"{values[-1]:.3g}"),
         "total": round(float(down[0]), 4),
     }
 

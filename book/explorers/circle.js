@@ -54,7 +54,7 @@ explorer("circle", (box, data) => {
     say({
       sigma: kit.number(share.value * largest), a: kit.number(a), b: kit.number(b),
       sum: kit.number(a * a + b * b, 4),
-      eta: tilde > 0 ? kit.number(share.value / tilde) : "\u2014",
+      eta: kit.number(share.value / tilde),
     });
   }
   draw();

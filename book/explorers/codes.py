@@ -2,18 +2,18 @@
 
 Decoding takes ten seconds, so the pictures are kept in `codes.json`. To compute them again:
 
-    python book/explorers/codes.py
+    PYTHONPATH=book/_ext python book/explorers/codes.py
 """
 
 from __future__ import annotations
 
-import base64
 import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
+from explorers import grey
 from torch import Tensor
 
 from diffusion_lib import data as datasets
@@ -37,23 +37,19 @@ def square(corners: Tensor, blend: Blend) -> Tensor:
     return torch.cat([sample for row in rows for sample in row])
 
 
-def decoded_square(places: slice = slice(None)) -> Tensor:
-    """The square between the codes, or some places of it, decoded with the digits' network."""
+def decoded_square() -> Tensor:
+    """The square between the codes, decoded with the digits' network."""
     network, trained, _ = load_pretrained("digits", device="cpu")
     schedule = trained.strided(STEPS)
     codes = samplers.encode(network, schedule, datasets.digits()[CORNERS])
-    return samplers.ddim(network, schedule, square(codes, samplers.interpolate)[places])
-
-
-def as_bytes(pictures: Tensor) -> Tensor:
-    return ((pictures.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
+    return samplers.ddim(network, schedule, square(codes, samplers.interpolate))
 
 
 def described(pictures: Tensor) -> dict[str, Any]:
     """The pictures as bytes, and the digit that each resembles most."""
     distances = torch.cdist(pictures.flatten(1), datasets.digits().flatten(1))
     return {
-        "pixels": base64.b64encode(as_bytes(pictures).numpy().tobytes()).decode(),
+        "pixels": grey(pictures),
         "nearest": datasets.digit_labels()[distances.argmin(dim=1)].tolist(),
         "distance": [round(d, 2) for d in distances.amin(dim=1).tolist()],
     }

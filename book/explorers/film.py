@@ -2,22 +2,15 @@
 
 from __future__ import annotations
 
-import base64
 from typing import Any
 
 import torch
-from explorers import rounded
+from explorers import grey, rounded
 
 from diffusion_lib import samplers
 from diffusion_lib.checkpoint import load_pretrained
 
 DIGITS, EVERY = 10, 2
-
-
-def grey(images: list[torch.Tensor]) -> str:
-    """Frames of DIGITS pictures, from black at -1 to white at 1, a byte a pixel."""
-    bytes_ = ((torch.stack(images).clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
-    return base64.b64encode(bytes_.numpy().tobytes()).decode()
 
 
 def data() -> dict[str, Any]:
@@ -34,6 +27,6 @@ def data() -> dict[str, Any]:
         "every": EVERY,
         "t": kept.times[::-EVERY].tolist(),
         "alpha_bar": rounded(kept.alpha_bar[::-EVERY]),
-        "x_t": grey(samples[::EVERY]),
-        "x_0": grey(guesses[::EVERY]),
+        "x_t": grey(torch.stack(samples[::EVERY])),
+        "x_0": grey(torch.stack(guesses[::EVERY])),
     }

@@ -99,9 +99,14 @@ const kit = {
   play(box, slider, { label = "Play", milliseconds = 60, forward = 1 } = {}) {
     const button = kit.make("button", { type: "button", class: "explorer-play" }, label);
     let timer = null;
+    const hush = (quiet) => { // what changes all the time is not read out
+      const readout = box.parentElement.querySelector("[aria-live]:not(output)");
+      if (readout) readout.setAttribute("aria-live", quiet ? "off" : "polite");
+    };
     function stop() {
       clearInterval(timer);
       timer = null;
+      hush(false);
       button.textContent = label;
     }
     function step() {
@@ -117,6 +122,7 @@ const kit = {
         slider.input.value = forward > 0 ? 0 : Number(slider.input.max);
         slider.input.dispatchEvent(new Event("input"));
       }
+      hush(true);
       button.textContent = "Stop";
       timer = setInterval(step, milliseconds);
     });
@@ -148,7 +154,7 @@ const kit = {
    */
   plot(box, {
     width = 640, height = 300, x, y, log = "", xlabel = "", ylabel = "", xticks = [], yticks = [],
-    alt, square = false, margin = { left: 52, right: 14, top: 12, bottom: 44 },
+    alt, margin = { left: 52, right: 14, top: 12, bottom: 44 },
   }) {
     // On a phone the plot shrinks and its letters do not.
     const room = box.clientWidth || width;

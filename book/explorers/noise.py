@@ -6,14 +6,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from explorers import SCHEDULES, rounded
+from explorers import HEAP, HEAPS, SCHEDULES, rounded
 
 from diffusion_lib import closed_forms as cf
 from diffusion_lib import exact
 from diffusion_lib.targets import GaussianMixture
 
-HEAPS = GaussianMixture([0.5, 0.5], [[-1.0], [1.0]], [[[0.01]], [[0.01]]])
-RIGHT_HEAP = GaussianMixture([1.0], [[1.0]], [[[0.01]]])
+RIGHT_HEAP = GaussianMixture([1.0], [[1.0]], [[[HEAP]]])
 NOISE = GaussianMixture([1.0], [[0.0]], [[[1.0]]])
 STEPS = np.arange(0, 1001, 10)
 DRAWS = 120

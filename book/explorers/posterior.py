@@ -6,13 +6,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from explorers import SCHEDULES, rounded
+from explorers import HEAP, HEAPS, SCHEDULES, rounded
 
 from diffusion_lib import closed_forms as cf
-from diffusion_lib.targets import GaussianMixture
 
-HEAP = 0.01  # the variance of each heap
-MIXTURE = GaussianMixture([0.5, 0.5], [[-1.0], [1.0]], [[[HEAP]], [[HEAP]]])
 STEPS = np.arange(110, 1001, 20)
 OBSERVED = np.linspace(-3, 3, 61)
 
@@ -21,7 +18,7 @@ def right_share(level: float) -> list[float]:
     """How sure each x_t makes us of the heap at +1: Bayes' rule on the two components."""
     x = torch.tensor(OBSERVED)
     heap = cf.normal_log_density(x, *cf.data_marginal(1.0, HEAP, torch.tensor(level)))
-    return rounded(0.5 * (heap - MIXTURE.at(level).log_prob(x[:, None])).exp(), 4)
+    return rounded(0.5 * (heap - HEAPS.at(level).log_prob(x[:, None])).exp(), 4)
 
 
 def laws(stride: int) -> dict[str, Any]:

@@ -30,7 +30,7 @@ explorer("schedules", (box, data) => {
   const columns = ["snr", "alpha_bar", "beta", "posterior_variance"];
   const body = kit.make("tbody");
   const heading = kit.make("th", { scope: "col" });
-  box.append(kit.make("table", { class: "explorer-readout", "aria-live": "polite" },
+  box.append(kit.make("table", { class: "explorer-readout" },
     kit.make("thead", {}, kit.make("tr", {}, heading, ...columns.map((name) => kit.make("th", { scope: "col" }, kit.tex(tex[name]))))), body));
   const rows = data.names.map((name, i) => {
     const box = kit.make("input", { type: "checkbox" });
