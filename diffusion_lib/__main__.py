@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import shlex
 import sys
 from collections.abc import Callable, Sequence
@@ -59,6 +60,7 @@ RECIPE: dict[str, Any] = {
 }
 SAMPLERS = ("ddim", "ddpm", "dpm_solver", "heun")
 CHOICES = {"eta": "ddim", "variance": "ddpm"}  # the options that only one sampler has
+LITTLE_MEMORY = re.compile(r"out of memory|allocate memory")  # as torch's devices say it
 # In the environment of what accelerate launches; the second also of what torchrun launches.
 LAUNCHED = ("ACCELERATE_MIXED_PRECISION", "LOCAL_RANK")
 
@@ -75,7 +77,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except (MemoryError, RuntimeError) as error:
-        if isinstance(error, RuntimeError) and "memory" not in str(error):
+        if isinstance(error, RuntimeError) and not LITTLE_MEMORY.search(str(error)):
             raise
         print(f"error: there is too little memory to {options.less_memory}.", file=sys.stderr)
         return 2
@@ -430,8 +432,10 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--out", default="runs/digits", help="folder to write to")
     command.add_argument("--steps", type=int, default=4000, help="training steps in all")
     command.add_argument("--resume", action="store_true", help="go on with the run in --out")
-    command.add_argument("--save-every", type=int, default=500, help="steps between checkpoints")
-    command.add_argument("--sample-every", type=int, help="steps between pictures of samples")
+    command.add_argument(
+        "--save-every", type=int, default=500, help="steps between checkpoints (by 50)"
+    )
+    command.add_argument("--sample-every", type=int, help="steps between pictures (by 50)")
     command.add_argument("--compile", action="store_true", help="compile the network first")
     _add_device(command)
     recipe = command.add_argument_group("recipe (a resumed run keeps its own)")

@@ -8,7 +8,8 @@ none.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+import sys
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 import numpy as np
@@ -23,7 +24,7 @@ def as_table(name: str, values: ArrayLike) -> NDArray[np.float64]:
         table = np.array(_plain(values))
         if table.dtype.kind in "iufO":  # O holds numbers of other libraries, or no numbers
             return table.astype(np.float64)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         pass
     raise ValueError(f"{name} is {values!r:.60}; it must be one row of numbers.")
 
@@ -36,7 +37,8 @@ def check_number(
 ) -> float:
     """The value as a float; ValueError unless it is a number for which ``good`` is true."""
     number = _plain(value)
-    if not isinstance(number, int | float) or isinstance(number, bool) or not good(number):
+    whole = _is_integer(number) and abs(number) <= sys.float_info.max
+    if not (whole or isinstance(number, float)) or not good(number):
         raise ValueError(f"{name} is {number!r:.60}; it must be a number {rule}.")
     return float(number)
 
@@ -46,11 +48,20 @@ def check_integer(
 ) -> int:
     """The value as an int; ValueError, with the reason, unless it is from ``least`` to ``most``."""
     number = _plain(value)
-    integer = isinstance(number, int) and not isinstance(number, bool)
-    if not integer or number < least or (most is not None and number > most):
+    if not _is_integer(number) or number < least or (most is not None and number > most):
         allowed = f"an integer of at least {least}" if most is None else f"one of {least}..{most}"
         raise ValueError(f"{name} is {number!r:.60}; it must be {allowed}{why}.")
     return int(number)
+
+
+def check_integers(
+    name: str, values: object, least: int = 1, most: int | None = None, why: str = ""
+) -> list[int]:
+    """The values as a list of ints; ValueError unless each is one that `check_integer` takes."""
+    row = _plain(values)
+    if not isinstance(row, Sequence) or isinstance(row, str):
+        raise ValueError(f"{name} is {row!r:.60}; it must be a sequence of integers.")
+    return [check_integer(f"{name}[{i}]", value, least, most, why) for i, value in enumerate(row)]
 
 
 def check_choice(name: str, value: object, choices: Mapping[str, Choice]) -> Choice:
@@ -60,12 +71,14 @@ def check_choice(name: str, value: object, choices: Mapping[str, Choice]) -> Cho
     return choices[value]
 
 
-def as_integers(values: Any) -> NDArray[Any]:
-    """An array of int64 if the values are integers, of whatever shape; of another type if not."""
-    try:
-        return np.array(_plain(values))
-    except ValueError:  # rows of different lengths
-        return np.array(None)
+def check_callable(name: str, value: object, call: str) -> None:
+    """Raise ValueError, with how it is called, unless the value can be called."""
+    if not callable(value):
+        raise ValueError(f"{name} is {value!r:.60}; it must be callable, as {call}.")
+
+
+def _is_integer(number: object) -> bool:
+    return isinstance(number, int) and not isinstance(number, bool)
 
 
 def _plain(value: Any) -> Any:

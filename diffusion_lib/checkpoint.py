@@ -72,17 +72,22 @@ class Checkpoint:
             )
         if model is None:
             with reading(self.path):
-                # A file cannot ask for more than it holds: no number in the description is larger
-                # than the number of weights, and the network is sketched without memory for them.
-                most = sum(weight.numel() for weight in weights.values())
+                # A file cannot ask for more than it holds: no size in the description is larger
+                # than the number of weights, no layers are more than the tensors, and the network
+                # is sketched without memory for them.
+                numbers = sum(weight.numel() for weight in weights.values())
                 for name, value in self.info["network"].items():
-                    if isinstance(value, int) and value > most:
-                        raise ValueError(f"{name} is {value}, but there are {most} weights")
+                    size = len(value) if isinstance(value, list) else value
+                    layers = name in ("depth", "blocks") or isinstance(value, list)
+                    most = len(weights) if layers else numbers
+                    if isinstance(size, int) and size > most:
+                        what = "layers" if layers else "weights"
+                        raise ValueError(f"{name} is {value!r:.60}, but there are {most} {what}")
                 with torch.device("meta"):
                     sketch = build(self.info["network"])
                 check_fit(sketch, weights, self.path)
                 with torch.device("cpu"):
-                    return build(self.info["network"])
+                    return build(self.info["network"]).float()  # as it was trained
         check_module(model)
         check_fit(model, weights, self.path)
         return model
@@ -132,8 +137,17 @@ def load_model(
     checkpoint = read(path)
     model = checkpoint.network(model)
     bare(model).load_state_dict(checkpoint.part("ema"))
-    vars(bare(model))["prediction"] = checkpoint.info["settings"]["prediction"]
+    name_prediction(model, checkpoint.info["settings"]["prediction"])
     return model.to(device).eval(), checkpoint.schedule, checkpoint.info
+
+
+def name_prediction(model: nn.Module, prediction: str) -> None:
+    """Let the model say in ``prediction`` what it predicts, where the samplers look.
+
+    A layer or a method of that name stays; then the samplers have to be told.
+    """
+    if isinstance(getattr(bare(model), "prediction", ""), str):
+        vars(bare(model))["prediction"] = prediction
 
 
 def pretrained_names() -> list[str]:

@@ -28,7 +28,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from .arguments import check_integer
+from .arguments import check_callable, check_integer, check_number
 from .objectives import evaluating
 from .process import check_samples
 
@@ -76,10 +76,9 @@ def sliced_wasserstein(
     Source: Rabin et al. 2011; Bonneel et al. 2015.
     """
     x, y = _pair(samples, truth)
-    projections = check_integer("projections", projections, 1)
-    seed = check_integer("seed", seed, 0)
-    if not isinstance(order, int | float) or not 1 <= order < math.inf:
-        raise ValueError(f"order is {order!r}; it must be a number, 1 or more.")
+    projections = check_integer("projections", projections)
+    order = check_number("order", order, lambda order: 1 <= order < math.inf, "of 1 or more")
+    seed = check_integer("seed", seed, 0, 2**63 - 1)
     generator = torch.Generator().manual_seed(seed)
     shape = projections, x.shape[1]
     directions = torch.randn(shape, generator=generator, dtype=torch.float64, device="cpu")
@@ -139,10 +138,10 @@ def mmd(samples: Tensor, truth: Tensor, *, bandwidth: float | None = None) -> fl
     Source: Gretton et al. 2012, eq. 3; the median in sec. 8.
     """
     x, y = _pair(samples, truth)
-    h = _median_distance(y) if bandwidth is None else bandwidth
-    if not isinstance(h, int | float) or not 0 < h < math.inf:
-        why = "; the median distance in truth is 0" if bandwidth is None else ""
-        raise ValueError(f"bandwidth is {h!r}{why}; it must be a number above 0.")
+    name = "bandwidth"
+    if bandwidth is None:
+        name, bandwidth = "bandwidth, the median distance in truth,", _median_distance(y)
+    h = check_number(name, bandwidth, lambda h: 0 < h < math.inf, "above 0")
 
     def kernel(distance: Tensor) -> Tensor:
         return torch.exp(-((distance / h) ** 2) / 2)
@@ -351,7 +350,11 @@ def compare(
             values are not finite, or a metric gives no finite number.
     """
     splits = check_integer("splits", splits, 2)
-    seed = check_integer("seed", seed, 0)
+    seed = check_integer("seed", seed, 0, 2**63 - 1)
+    if not isinstance(metrics, Mapping):
+        raise ValueError(f"metrics is {metrics!r:.60}; it must be functions by name, as METRICS.")
+    for name, metric in metrics.items():
+        check_callable(f"metrics[{name!r}]", metric, "metric(samples, truth)")
     _pair(samples, truth)
     if len(truth) < 4:
         raise ValueError(f"truth has {len(truth)} rows; there must be 4, to split it in two parts.")
@@ -369,8 +372,9 @@ def compare(
         mixed = _permutation(len(y), generator)
         part, other = y[mixed[:n]], y[mixed[n : 2 * n]]
         for name, metric in metrics.items():
-            values[name].append(_number(name, metric(chosen, part)))
-            floors[name].append(_number(name, metric(other, part)))
+            answer = f"metrics[{name!r}](samples, truth)"
+            values[name].append(check_number(answer, metric(chosen, part)))
+            floors[name].append(check_number(answer, metric(other, part)))
     return Comparison(
         {
             name: Measurement(
@@ -388,6 +392,7 @@ def _seen(features: Features | None, name: str, x: Tensor) -> Tensor:
     """What the metrics look at: the samples, or their features, computed some rows at a time."""
     if features is None:
         return x
+    check_callable("features", features, "features(samples)")
     parts, name = [], f"features({name})"
     with torch.no_grad(), evaluating(features):
         for some in torch.split(x, _FEATURE_ROWS):
@@ -402,13 +407,6 @@ def _seen(features: Features | None, name: str, x: Tensor) -> Tensor:
     seen = torch.cat(parts)
     _matrix(name, seen)
     return seen
-
-
-def _number(name: str, result: float) -> float:
-    number = float(result)
-    if not math.isfinite(number):
-        raise ValueError(f"metrics[{name!r}] gives {number}; it must give a finite number.")
-    return number
 
 
 # --- What the metrics are made of -----------------------------------------------------------------

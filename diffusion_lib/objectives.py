@@ -21,10 +21,10 @@ from torch import Tensor
 from tqdm import tqdm
 
 from . import closed_forms
-from .arguments import as_table, check_choice, check_integer, check_number
+from .arguments import as_table, check_callable, check_choice, check_integer, check_number
 from .closed_forms import Gaussian
 from .prediction import Prediction, check_readable, get_prediction, learned_variance
-from .process import check_samples, check_steps, levels_at, linear_at, network_times
+from .process import check_one_each, check_samples, check_steps, levels_at, linear_at, network_times
 from .schedule import NoiseSchedule, Table, check_schedule
 
 LARGEST_WEIGHT = 1e30  # beyond it float32 overflows
@@ -123,6 +123,7 @@ def weighted_loss(
     06 and 16.
     """
     kind = get_prediction(prediction)
+    check_callable("weight", weight, "weight(ratios)")
     t, eps = _noise(schedule, kind, x_0, t, eps, generator)
     weights = _output_weights(schedule, kind, weight, x_0.device)
     target, output = _target_and_output(model, schedule, kind, x_0, labels, t, eps)
@@ -205,9 +206,10 @@ def hybrid_loss(
             f"The network's output has shape {tuple(output.shape)}; to learn a variance it must "
             "answer twice as many channels (learned_variance=True)."
         )
-    target = linear_at(kind.target, schedule, t, (x_0, eps))
+    target, output = _in_full(linear_at(kind.target, schedule, t, (x_0, eps))), _in_full(output)
     simple = torch.nn.functional.mse_loss(output, target)
-    error = linear_at(kind.x_0, schedule, t, (torch.zeros_like(x_0), target - output.detach()))
+    missing = target - output.detach()
+    error = linear_at(kind.x_0, schedule, t, (torch.zeros_like(missing), missing))
     # The levels at t = 1 would give a variance of 0; its row is dropped below.
     levels = levels_at(schedule, t.clamp(min=2), x_0)
     terms = _divergence(error, learned_variance(v, *levels), *levels).flatten(start_dim=1).mean(1)
@@ -246,9 +248,10 @@ def _noise(
     check_schedule(schedule)
     check_readable(kind, schedule.alpha_bar[-1])
     check_data(x_0)
-    # On another device looking at t makes it wait.
-    if t is not None and not (torch.is_tensor(t) and t.device.type != "cpu"):
-        check_steps(schedule, t, x_0, least=1)
+    if t is not None:
+        check_one_each(t, x_0)
+        if t.device.type == "cpu":  # another device would have to be waited for
+            check_steps(schedule, t, x_0, least=1)
     if eps is not None:
         check_samples(eps=eps)
     if t is None or eps is None:
@@ -289,8 +292,12 @@ def _target_and_output(
     output = _answer(model, schedule, x_0, labels, t, eps)
     check_output(output, x_0, "x_0")
     target = linear_at(kind.target, schedule, t, (x_0, eps))
-    working = torch.promote_types(x_0.dtype, torch.float32)  # squares of half have few digits
-    return target.to(working), output.to(working)
+    return _in_full(target), _in_full(output)
+
+
+def _in_full(x: Tensor) -> Tensor:
+    """x in float32 at least, because squares of half have few digits, or none."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
 @lru_cache(maxsize=64)
@@ -298,8 +305,6 @@ def _output_weights(
     schedule: NoiseSchedule, kind: Prediction, weight: Weight, device: torch.device
 ) -> Tensor:
     """The weight of the squared error of the prediction itself, by step, shape (T+1,)."""
-    if not callable(weight):
-        raise ValueError(f"weight is {weight!r:.60}; it must be a function of the ratios.")
     ratios = closed_forms.snr(schedule.alpha_bar[1:])
     weights = as_table("weight", weight(ratios))
     if weights.shape not in ((), ratios.shape) or not ((weights >= 0) & (weights < np.inf)).all():
@@ -476,7 +481,7 @@ def bound(
                 term = _decoder_term(error, data.to(exact), decoder_variance, levels)
             else:
                 here = (table[step - 1], table[step])
-                of_step = _learned(v, *here) if variances is None else float(variances[step])
+                of_step = variance_said(v, *here) if variances is None else float(variances[step])
                 term = _divergence(error, of_step, *here)
             terms.append(term.reshape(rows, -1).sum(dim=1))
     # On the CPU, where there is float64: 1 - (1 - alpha_bar_T) has few digits in float32.
@@ -518,7 +523,12 @@ def _check_grid(x_0: Tensor, levels: int) -> None:
         )
 
 
-def _learned(v: Tensor | None, alpha_bar_s: float, alpha_bar_t: float) -> Tensor:
+def variance_said(v: Tensor | None, alpha_bar_s: float, alpha_bar_t: float) -> Tensor:
+    """The learned variance of a step; in float64, because its logarithm is large (MPS has none).
+
+    Raises:
+        ValueError: v is None, because the network says none.
+    """
     if v is None:
         raise ValueError(
             'variance is "learned", but the network answers no variance beside its prediction.'
@@ -571,6 +581,8 @@ def prediction_of(model: Model, prediction: str | None) -> Prediction:
         ValueError: if the prediction is unknown, or the two do not agree.
     """
     own = getattr(model, "prediction", None)
+    if not isinstance(own, str):  # a layer or a method of the user's
+        own = None
     if prediction is not None and own is not None and prediction != own:
         raise ValueError(
             f"prediction is {prediction!r}, but the model was trained to predict {own!r}."
@@ -581,8 +593,7 @@ def prediction_of(model: Model, prediction: str | None) -> Prediction:
 
 def check_model(model: object) -> None:
     """Raise ValueError unless the model can be called."""
-    if not callable(model):
-        raise ValueError(f"model is {model!r:.60}; it must be callable, as model(x_t, times).")
+    check_callable("model", model, "model(x_t, times)")
 
 
 def split_output(output: Tensor, like: Tensor, name: str) -> tuple[Tensor, Tensor | None]:

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .arguments import check_integer
 from .data import to_bytes
 
 if TYPE_CHECKING:
@@ -22,14 +23,14 @@ def image_grid(x: Tensor, columns: int | None = None) -> np.ndarray:
     """Images x, (N, C, H, W) in [-1, 1], side by side with a gap of one pixel; uint8 (h, w[, 3]).
 
     Raises:
-        ValueError: x is not a batch of grey or colour images.
+        ValueError: x is not a batch of grey or colour images, or columns is not positive.
     """
     if x.ndim != 4 or x.shape[1] not in (1, 3) or len(x) == 0:
         raise ValueError(
             f"x has shape {tuple(x.shape)}; a grid needs (N, 1, H, W) or (N, 3, H, W) with N > 0."
         )
     n, c, height, width = x.shape
-    columns = columns or math.ceil(math.sqrt(n))
+    columns = check_integer("columns", math.ceil(math.sqrt(n)) if columns is None else columns)
     rows = math.ceil(n / columns)
     cells = np.full((rows * columns, height + 1, width + 1, c), 128, dtype=np.uint8)
     cells[:n, :-1, :-1] = to_bytes(x).transpose(0, 2, 3, 1)

@@ -111,9 +111,8 @@ def levels_at(schedule: NoiseSchedule, t: Tensor, like: Tensor) -> tuple[Tensor,
     return table[t - 1].reshape(rows), table[t].reshape(rows)
 
 
-def check_steps(schedule: NoiseSchedule, t: Tensor, x: Tensor, least: int) -> None:
-    """Raise ValueError unless t holds one step of ``least``..T for each row of x."""
-    check_schedule(schedule)
+def check_one_each(t: Tensor, x: Tensor) -> None:
+    """Raise ValueError unless t holds one integer for each row of x, whichever."""
     if not torch.is_tensor(t):
         raise ValueError(f"t is {t!r:.60}; it must be a tensor of integers.")
     if t.dtype not in (torch.int64, torch.int32) or t.shape != x.shape[:1]:
@@ -121,6 +120,12 @@ def check_steps(schedule: NoiseSchedule, t: Tensor, x: Tensor, least: int) -> No
             f"t has shape {tuple(t.shape)} and type {t.dtype}; it must hold one integer for each "
             f"of the {x.shape[0]} rows."
         )
+
+
+def check_steps(schedule: NoiseSchedule, t: Tensor, x: Tensor, least: int) -> None:
+    """Raise ValueError unless t holds one step of ``least``..T for each row of x."""
+    check_schedule(schedule)
+    check_one_each(t, x)
     if t.numel() == 0:
         return
     first, last = (int(bound) for bound in t.aminmax())

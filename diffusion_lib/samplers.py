@@ -43,8 +43,9 @@ from .objectives import (
     evaluating,
     prediction_of,
     split_output,
+    variance_said,
 )
-from .prediction import X_0, Prediction, check_readable, learned_variance
+from .prediction import X_0, Prediction, check_readable
 from .process import check_samples
 from .schedule import NoiseSchedule, Table, check_schedule
 
@@ -609,14 +610,10 @@ def _learned_rule(plan: _Plan, generator: Generators, like: Tensor) -> Advance:
 
     def advance(number: int, x: Tensor, ask: Ask) -> tuple[Tensor, Tensor]:
         answer, v = ask(number, x)
-        if v is None:
-            raise ValueError(
-                'variance is "learned", but the network answers no variance beside its prediction.'
-            )
         x = _combine(rows[number], x, answer)
         if stds[number] > 0:
-            variance = learned_variance(v.to(x.dtype), *levels[number])
-            x = closed_forms.draw(Gaussian(x, variance), _standard_normal(x, generator))
+            law = Gaussian(x, variance_said(v, *levels[number]))
+            x = closed_forms.draw(law, _standard_normal(x, generator)).to(x.dtype)
         return x, answer
 
     return advance

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from . import closed_forms
-from .arguments import as_integers, as_table, check_choice, check_integer, check_number
+from .arguments import as_table, check_choice, check_integer, check_integers, check_number
 
 Table = NDArray[np.float64]
 _DIGITS = 60  # of the products behind a table; every entry is then the float64 nearest to the truth
@@ -61,11 +61,12 @@ class NoiseSchedule:
             raise ValueError(f"alpha_bar[0] is {table[0]}; alpha_bar_0 = 1 is part of the table.")
         _demand(table >= 0, "alpha_bar", table, "must be a number of 0 or more")
         _demand(table < _before(table, 2), "alpha_bar", table, "must be below the one before")
-        kept = as_integers(range(len(table)) if times is None else times)
-        if kept.shape != table.shape or kept.dtype != np.int64:
+        kept = np.arange(len(table), dtype=np.int64)
+        if times is not None:
+            kept = np.array(check_integers("times", times, 0, 2**63 - 1), np.int64)
+        if len(kept) != len(table):
             raise ValueError(
-                f"times has shape {kept.shape} and type {kept.dtype}; it must hold one integer for "
-                f"each of the {len(table)} entries of alpha_bar."
+                f"times has {len(kept)} entries; it must have {len(table)}, as alpha_bar."
             )
         if kept[0] != 0:
             raise ValueError(f"times[0] is {kept[0]}; the clean end has time 0.")
@@ -247,12 +248,9 @@ class NoiseSchedule:
         Raises:
             ValueError: if a step is not one of 1..T or the list is not strictly monotone.
         """
-        kept = as_integers(steps)
-        if kept.ndim != 1 or len(kept) == 0 or kept.dtype != np.int64:
-            raise ValueError(
-                f"steps is {steps!r:.60}; it must be a list of integers from 1 to {self.T}."
-            )
-        _demand((kept >= 1) & (kept <= self.T), "steps", kept, f"must be one of 1..{self.T}")
+        kept = np.array(check_integers("steps", steps, most=self.T), np.int64)
+        if len(kept) == 0:
+            raise ValueError(f"steps is {steps!r}; it must hold at least one of 1..{self.T}.")
         if len(kept) > 1 and kept[0] > kept[1]:
             kept = kept[::-1]
         _demand(kept > _before(kept, 0), "steps", kept, "must differ from and follow the others")

@@ -31,6 +31,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -39,7 +40,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from . import checkpoint
-from .arguments import check_choice, check_integer, check_number
+from .arguments import check_callable, check_choice, check_integer, check_number
 from .checkpoint import bare, check_module, load_model, load_pretrained, resolve_device
 from .networks import Network
 from .objectives import OBJECTIVES, draw_noise
@@ -55,7 +56,10 @@ BLOCK = 50  # steps between two looks at the losses, which are read from the dev
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 Objective = Callable[..., Tensor]
-"""What is minimised, called as `objectives.simple_loss` is."""
+"""What is minimised, called as `objectives.simple_loss` is: a mean over the rows of a batch.
+
+Were it a sum, micro-batches and processes would not add up to what the whole batch gives.
+"""
 
 
 class Samples(Protocol):
@@ -159,7 +163,7 @@ class Trainer:
             of our networks was made with, and for any other one more than the largest label.
         objective: what is minimised: a name in objectives.OBJECTIVES, or a function called as they
             are, such as ``partial(min_snr_loss, gamma=3.0)`` or
-            ``partial(weighted_loss, weight=my_weight)``.
+            ``partial(weighted_loss, weight=my_weight)``. It is to be a mean over the batch.
         prediction: what the model predicts: "eps", "x_0", "v" or "score".
         label_dropout: the share of labels replaced by K, "no label", so that the network learns
             what classifier-free guidance compares; without labels there is nothing to replace.
@@ -233,6 +237,8 @@ class Trainer:
         self._objective = _objective(objective)
         check_module(model)
         check_schedule(schedule)
+        if accelerator is not None:
+            _check_accelerator(accelerator, device)
         check_readable(get_prediction(prediction), schedule.alpha_bar[-1])
         _check_data(data)
         _check_network(model, objective)
@@ -245,31 +251,31 @@ class Trainer:
                 f"batch_size is {batch_size}; it must be at least {processes * accumulate}, one "
                 f"sample for each of {accumulate} micro-batches in each of {processes} processes."
             )
-        if accelerator is not None and device != "auto":
-            raise ValueError(f"device is {device!r}; the accelerator decides it, leave it out.")
         self.device = resolve_device(device) if accelerator is None else accelerator.device
         self.writes = accelerator is None or accelerator.is_main_process
         self.schedule = schedule
-        self.data = data.float().to(self.device) if isinstance(data, Tensor) else data
+        # Gradients end at the data, whatever made them.
+        self.data = data.detach().float().to(self.device) if isinstance(data, Tensor) else data
         # Rows are chosen where the data are.
         self._home = self.device if isinstance(data, Tensor) else torch.device("cpu")
         self.labels = None if labels is None else labels.to(self._home)
         self.model = model.to(self.device)
         self._accelerator = accelerator
-        self._parts = _parts(batch_size, accumulate, processes, process, self.device)
+        self._parts = _parts(batch_size, accumulate, processes, process)
         # In several processes this gives all the weights of the first; then comes the average.
         self._network = model if accelerator is None else accelerator.prepare_model(model)
         self._predict = self._network if precision == "fp32" else self._in_low_precision
-        vars(bare(model))["prediction"] = prediction  # the samplers ask the model what it predicts
+        checkpoint.name_prediction(model, prediction)
         self.ema = copy.deepcopy(bare(model)).eval().requires_grad_(False)
         # One fused call updates all weights; the arithmetic is that of torch's default Adam.
         fused = self.device.type in ("cpu", "cuda")
         self.optimizer = torch.optim.Adam(model.parameters(), lr=self.learning_rate(0), fused=fused)
         self._scaler = torch.amp.GradScaler(self.device.type, enabled=precision == "fp16")
         self.step = 0
-        self.losses = torch.empty(0, device="cpu")
-        self.gradient_norms = torch.empty(0, device="cpu")
+        self.losses = torch.empty(0, dtype=torch.float32, device="cpu")
+        self.gradient_norms = torch.empty(0, dtype=torch.float32, device="cpu")
         self.saved: tuple[Path, int] | None = None
+        self._failure: str | None = None  # once a loss was not finite, what to say of it
         self._unknown = torch.tensor(math.nan, device=self.device)
         self._generator = torch.Generator(self.device)
         self._order: tuple[int, Tensor] | None = None  # (epoch, its permutation)
@@ -292,11 +298,16 @@ class Trainer:
         the run is what was saved last.)
 
         Raises:
-            ValueError: steps is not a positive integer.
+            ValueError: steps is not a positive integer, callback is no function, or what the
+                objective returned is not one number with a gradient.
             FloatingPointError: a loss is not finite. The steps before it stay recorded, but the
-                weights are spoiled, and save() refuses to write them over a good checkpoint.
+                weights are those of later ones: the run is over, and save() refuses to write it
+                over a good checkpoint.
         """
         steps = check_integer("steps", steps)
+        if callback is not None:
+            check_callable("callback", callback, "callback(trainer)")
+        self._refuse_to_go_on()
         first = self.step
         self.model.train()
         with tqdm(total=steps, disable=not (progress and self.writes), unit="step") as bar:
@@ -347,6 +358,7 @@ class Trainer:
 
         An error leaves nothing behind.
         """
+        labels: Tensor | None = None
         try:
             rows, t, eps, labels = self._batch(step)
             for weight in weights:
@@ -360,22 +372,28 @@ class Trainer:
                     loss = self._objective(
                         self._predict,
                         self.schedule,
-                        self._on_device(self.data[rows[part.rows]]),
+                        self._on_device(self.data[rows[part.rows]]).detach(),
                         prediction=self.settings["prediction"],
                         labels=None if labels is None else labels[part.rows],
                         t=t[part.rows],
                         eps=eps[part.rows],
                     )
-                    torch.autograd.backward(self._scaler.scale(loss), part.weight)
+                    _check_loss(loss)
+                    share = loss if part.share == 1 else loss * part.share
+                    torch.autograd.backward(self._scaler.scale(share))
                 losses.append(loss.detach())
         except BaseException as error:
             if buffers:  # those of the average are still what they were after the last step
                 torch._foreach_copy_(buffers, averaged_buffers)
-            if isinstance(error, IndexError) and self.labels is not None:
+            if (
+                isinstance(error, IndexError)
+                and labels is not None
+                and (labels == self._classes).any()
+            ):
                 raise ValueError(
-                    f"the network has no row for a label; labels are 0..{self._classes - 1}, and "
-                    f'{self._classes} stands for "no label": give it {self._classes + 1} rows, or '
-                    "set label_dropout=0."
+                    f"the network failed ({error}). If it has no row for a label: they are 0.."
+                    f'{self._classes - 1}, and {self._classes} stands for "no label"; give it '
+                    f"{self._classes + 1} rows, or set label_dropout=0."
                 ) from error
             raise
         return losses
@@ -389,7 +407,7 @@ class Trainer:
         t, eps = draw_noise(self.schedule, like, generator)
         if self.labels is None:
             return rows, t, eps, None
-        share = torch.rand(rows.shape, generator=generator, device=self.device)
+        share = torch.rand(rows.shape, generator=generator, device=self.device, dtype=torch.float32)
         dropped = share < settings["label_dropout"]
         labels = self._on_device(self.labels[rows]).masked_fill(dropped, self._classes)
         return rows, t, eps, labels
@@ -448,8 +466,9 @@ class Trainer:
     def _record(self, parts: list[Tensor], norms: list[Tensor]) -> Tensor:
         """Read the losses of the last steps from the device, and keep those that are finite."""
         if not norms:
-            return torch.empty(0, device="cpu")
-        weights = torch.tensor([part.share for part in self._parts], device="cpu")
+            return torch.empty(0, dtype=torch.float32, device="cpu")
+        shares = [part.share for part in self._parts]
+        weights = torch.tensor(shares, dtype=torch.float32, device="cpu")
         losses = torch.stack(parts).float().cpu().reshape(len(norms), -1) @ weights
         if self._accelerator is not None:
             losses = self._accelerator.reduce(losses.to(self.device), "mean").cpu()
@@ -459,8 +478,14 @@ class Trainer:
         self.gradient_norms = torch.cat([self.gradient_norms, norms_there])
         self.step += good
         if good < len(losses):
-            raise FloatingPointError(self._advice(losses[good].item()))
+            self._failure = self._advice(losses[good].item())
+        self._refuse_to_go_on()
         return losses
+
+    def _refuse_to_go_on(self) -> None:
+        """Raise FloatingPointError if the weights are no longer those of ``step`` steps."""
+        if self._failure is not None:
+            raise FloatingPointError(self._failure)
 
     def _advice(self, loss: float) -> str:
         """What to say when a loss is not finite."""
@@ -486,13 +511,15 @@ class Trainer:
         Raises:
             OSError: the file cannot be written.
             ValueError: a note has a name that the description uses, or is not plain JSON.
-            FloatingPointError: a weight is not finite.
+            FloatingPointError: a loss or a weight is not finite.
         """
         parts: dict[str, Tensor | dict[str, Tensor]] = {
             "model": bare(self.model).state_dict(),
             "losses": self.losses,
             "gradient_norms": self.gradient_norms,
-            "scaler": {name: torch.tensor(x) for name, x in self._scaler.state_dict().items()},
+            "scaler": {
+                name: torch.tensor(x, device="cpu") for name, x in self._scaler.state_dict().items()
+            },
         }
         for index, state in self.optimizer.state_dict()["state"].items():
             parts[f"optimizer.{index}"] = state
@@ -512,6 +539,8 @@ class Trainer:
         parts: dict[str, Tensor | dict[str, Tensor]],
         notes: dict[str, Any],
     ) -> None:
+        if self._failure is not None:
+            raise FloatingPointError(f"{path} was not written: {self._failure}")
         for name, weight in itertools.chain(
             bare(self.model).named_parameters(), self.ema.named_parameters()
         ):
@@ -525,8 +554,7 @@ class Trainer:
             "step": self.step,
             "settings": self.settings,
             "data_shape": list(self.data.shape),
-            "data_digest": _digest(self.data),
-            "labels_digest": None if self.labels is None else _digest(self.labels),
+            **self._digests,
             "device": self.device.type,
             "processes": 1 if self._accelerator is None else self._accelerator.num_processes,
             "torch": torch.__version__,
@@ -536,6 +564,12 @@ class Trainer:
         if self.writes:
             parts = parts | {"ema": self.ema.state_dict()}
             checkpoint.write(path, self.schedule, info | notes, parts)
+
+    @cached_property
+    def _digests(self) -> dict[str, str | None]:
+        """By which resume knows data and labels again."""
+        labels = None if self.labels is None else _digest(self.labels)
+        return {"data_digest": _digest(self.data), "labels_digest": labels}
 
     def write_log(self, path: str | Path, since: int = 0) -> None:
         """Write step, loss, learning rate and gradient norm of every step as lines of CSV.
@@ -578,8 +612,8 @@ class Trainer:
         Raises:
             FileNotFoundError: there is no such file.
             ValueError: it is not a whole checkpoint of a trainer, data or labels are not those it
-                was trained on, objective is missing or not wanted, or its weights do not fit model,
-                which is as it was then.
+                was trained on (of more than a thousand samples a thousand are compared), objective
+                is missing or not wanted, or its weights do not fit model, which is as it was then.
         """
         stored = checkpoint.read(path)
         info = stored.info
@@ -594,6 +628,7 @@ class Trainer:
                 "from, but its run cannot be resumed."
             )
         _check_data(data)
+        _check_labels(labels, len(data))
         with checkpoint.reading(path):
             settings = _settings(**info["settings"])
             digests = info["data_digest"], info["labels_digest"]
@@ -611,7 +646,7 @@ class Trainer:
                 f"{path} was trained {trained}, and {given} given; resume with the same labels."
             )
         named = settings.pop("objective")
-        if (named is None) == (objective is None):
+        if callable(objective) != (named is None):
             trained = "with a function of your own" if named is None else f"with {named!r}"
             wish = "pass it as objective" if named is None else "leave objective out"
             raise ValueError(f"{path} was trained {trained}; {wish}.")
@@ -655,18 +690,14 @@ class _Part:
         rows: where in the batch it is.
         share: its share of the batch, times the number of processes, over which gradients and
             losses are averaged.
-        weight: the same as ``backward`` takes it; None means 1.
     """
 
     number: int
     rows: slice
     share: float
-    weight: Tensor | None
 
 
-def _parts(
-    batch_size: int, accumulate: int, processes: int, process: int, device: torch.device
-) -> list[_Part]:
+def _parts(batch_size: int, accumulate: int, processes: int, process: int) -> list[_Part]:
     """The parts of one process; those of all processes are the batch, each sample once."""
     count = processes * accumulate
     bounds = [batch_size * number // count for number in range(count + 1)]
@@ -674,8 +705,7 @@ def _parts(
     for number in range(process * accumulate, (process + 1) * accumulate):
         rows = slice(bounds[number], bounds[number + 1])
         share = processes * (rows.stop - rows.start) / batch_size
-        weight = None if share == 1 else torch.tensor(share, device=device)
-        parts.append(_Part(number, rows, share, weight))
+        parts.append(_Part(number, rows, share))
     return parts
 
 
@@ -705,12 +735,15 @@ def _scaler_state(stored: checkpoint.Checkpoint) -> dict[str, float]:
 
 
 def _digest(samples: Tensor | Samples) -> str:
-    """A fingerprint of up to a thousand samples, or labels, spread over all."""
+    """A fingerprint of up to a thousand samples, or labels, spread over all.
+
+    It is the same whether they are in memory or not, so it cannot look at all of them.
+    """
     count = min(len(samples), 1000)
     rows = torch.arange(count, device="cpu") * (len(samples) - 1) // max(count - 1, 1)
     if isinstance(samples, Tensor):
         rows = rows.to(samples.device)
-    return hashlib.sha256(samples[rows].float().cpu().numpy().tobytes()).hexdigest()
+    return hashlib.sha256(samples[rows].detach().float().cpu().numpy().tobytes()).hexdigest()
 
 
 # --- checks -------------------------------------------------------------------------------------
@@ -774,27 +807,66 @@ def _objective(objective: str | Objective) -> Objective:
 
 def _check_data(data: Tensor | Samples) -> None:
     """Raise ValueError unless data are samples; of what is not in memory, the first is read."""
-    try:
-        first = torch.zeros(1, dtype=torch.int64, device="cpu")
-        sample = data if isinstance(data, Tensor) else data[first]
-        good = isinstance(sample, Tensor) and sample.is_floating_point()
-        kind = sample.dtype if isinstance(data, Tensor) else type(data).__name__
-    except (AttributeError, IndexError, TypeError):
-        good, kind = False, type(data).__name__
-    if not good:
+    sample = data if isinstance(data, Tensor) else _first_of(data)
+    if sample is None or not sample.is_floating_point():
+        kind = type(data).__name__ if sample is None else sample.dtype
         raise ValueError(
             f"data is {kind}; it must be a floating-point tensor of samples, or read such."
         )
     shape = tuple(data.shape)
     if len(shape) < 2 or math.prod(shape) == 0:
         raise ValueError(f"data has shape {shape}; it must be (N, ...), N samples of some size.")
+    if sample is not data and (sample.shape != (1, *shape[1:]) or sample.dtype != torch.float32):
+        raise ValueError(
+            f"data reads its first sample as {sample.dtype} of shape {tuple(sample.shape)}; it "
+            f"must be torch.float32 of shape {(1, *shape[1:])}."
+        )
     if not sample.isfinite().all():
         raise ValueError("data holds values that are not finite.")
+
+
+def _first_of(data: Samples) -> Tensor | None:
+    """The first sample of what is not in memory, or None if that is not how it is read."""
+    try:
+        sample = data[torch.zeros(1, dtype=torch.int64, device="cpu")]
+    except (AttributeError, LookupError, TypeError):
+        return None
+    return sample if isinstance(sample, Tensor) and hasattr(data, "shape") else None
+
+
+def _check_accelerator(accelerator: Accelerator, device: str | torch.device) -> None:
+    """Raise ValueError unless it is one, and leaves arithmetic to precision, which is recorded."""
+    mixed = getattr(accelerator, "mixed_precision", None)
+    if mixed is None:
+        raise ValueError(f"accelerator is {accelerator!r:.60}; it must be an Accelerator.")
+    if mixed != "no":
+        raise ValueError(
+            f"the accelerator has mixed_precision={mixed!r}; it must be 'no': precision={mixed!r} "
+            "of the trainer says the same and is saved with the run."
+        )
+    if device != "auto":
+        raise ValueError(f"device is {device!r}; the accelerator decides it, leave it out.")
+
+
+def _check_loss(loss: object) -> None:
+    """Raise ValueError unless an objective returned what can be minimised."""
+    if isinstance(loss, Tensor) and loss.is_floating_point() and loss.ndim == 0:
+        if loss.requires_grad:
+            return
+        what = "a number without a gradient"
+    else:
+        what = f"{loss!r:.60}"
+    raise ValueError(
+        f"the objective returned {what}; it must be one floating-point number, a tensor of shape "
+        "(), that depends on the weights."
+    )
 
 
 def _check_network(model: nn.Module, objective: str | Objective) -> None:
     """Raise ValueError unless the weights can be trained, and our networks answer what is asked."""
     network = bare(model)
+    if not any(weight.requires_grad for weight in network.parameters()):
+        raise ValueError("the model has no weight that can be trained.")
     for name, weight in network.named_parameters():
         if weight.dtype != torch.float32:
             raise ValueError(
@@ -811,15 +883,22 @@ def _check_network(model: nn.Module, objective: str | Objective) -> None:
         )
 
 
-def _number_of_classes(model: nn.Module, labels: Tensor | None, count: int) -> int:
-    """K of the network, if the labels are 0..K-1; 0 without labels."""
+def _check_labels(labels: Tensor | None, count: int) -> None:
+    """Raise ValueError unless there are none, or one integer for each of the samples."""
     if labels is None:
-        return 0
+        return
     if not isinstance(labels, Tensor) or labels.dtype != torch.int64 or labels.shape != (count,):
         kind = type(labels).__name__
         if isinstance(labels, Tensor):
             kind = f"{labels.dtype} of shape {tuple(labels.shape)}"
         raise ValueError(f"labels is {kind}; it must be int64 of shape ({count},), one a sample.")
+
+
+def _number_of_classes(model: nn.Module, labels: Tensor | None, count: int) -> int:
+    """K of the network, if the labels are 0..K-1; 0 without labels."""
+    _check_labels(labels, count)
+    if labels is None:
+        return 0
     network, least, greatest = bare(model), int(labels.min()), int(labels.max())
     classes = network.config["classes"] if isinstance(network, Network) else greatest + 1
     if classes is None:

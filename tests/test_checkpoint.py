@@ -310,8 +310,10 @@ class TestHostileFiles:
             ({"width": 32}, "do not fit"),
             ({"width": 200_000_000}, "width is 200000000, but there are"),
             ({"depth": 10**12}, "depth is 1000000000000, but there are"),
+            ({"depth": 300}, r"depth is 300, but there are \d+ layers"),
+            ({"multipliers": [1] * 300}, r"multipliers is \[1, .*, but there are \d+ layers"),
         ],
-        ids=["wrong", "would fill the memory", "would never be built"],
+        ids=["wrong", "would fill the memory", "would never be built", "long", "a long list"],
     )
     def test_a_network_that_the_weights_are_not_of(self, path, option, match) -> None:
         """It is compared with the weights in the file before any is made."""

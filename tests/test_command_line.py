@@ -391,6 +391,14 @@ class TestErrors:
         assert message in lines[0]
         assert "Traceback" not in lines[0]
 
+    def test_another_fault_with_memory_is_not_that(self, tmp_path, monkeypatch) -> None:
+        def reach_beyond(*_, **__) -> None:
+            raise RuntimeError("CUDA error: an illegal memory access was encountered")
+
+        monkeypatch.setattr(samplers, "ddim", reach_beyond)
+        with pytest.raises(RuntimeError, match="illegal memory access"):
+            run("sample", "--out", tmp_path / "x.png")
+
     @pytest.mark.parametrize("name", ["ddim", "ddpm"])
     def test_too_little_memory(self, name, tmp_path, monkeypatch, capsys) -> None:
         def allocate(*_, **__) -> None:

@@ -76,9 +76,20 @@ class TestToys:
         assert x.double().mean(0).abs().max() < 1e-6
         assert abs(x.double().square().mean() - 1) < 1e-6
 
-    def test_too_few_points(self, name) -> None:
-        with pytest.raises(ValueError, match="count is 1"):
-            data.TOYS[name](1)
+    @pytest.mark.parametrize(
+        ("arguments", "match"),
+        [
+            ((1,), "count is 1; it must be an integer of at least 2"),
+            (("a",), "count is 'a'"),
+            ((2.5,), "count is 2.5"),
+            ((9, -1), r"seed is -1; it must be one of 0\.\.4294967295"),
+            ((9, 2**32), "seed is 4294967296"),
+            ((9, None), "seed is None"),
+        ],
+    )
+    def test_errors(self, name, arguments, match) -> None:
+        with pytest.raises(ValueError, match=match):
+            data.TOYS[name](*arguments)
 
 
 class TestToyGeometry:
@@ -101,6 +112,14 @@ class TestToyGeometry:
         spot = (torch.atan2(x[:, 1], x[:, 0]) / (torch.pi / 4)).round().long() % 8
         counts = torch.bincount(spot, minlength=8).double()
         assert ((counts - 2000) / 2000**0.5).abs().max() < 4.5
+
+    @pytest.mark.parametrize("modes", [0, 2.0, "a"])
+    def test_a_ring_has_at_least_one_spot(self, modes) -> None:
+        for make in (data.ring, data.ring_labels):
+            with pytest.raises(
+                ValueError, match=f"modes is {modes!r}; it must be an integer of at"
+            ):
+                make(9, modes=modes)
 
     def test_circles_have_two_radii(self) -> None:
         radius = data.circles().norm(dim=1)

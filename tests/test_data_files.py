@@ -456,8 +456,10 @@ class TestFolders:
             data.load("digits", size=8)
         with pytest.raises(ValueError, match="data is 'mooons'"):
             data.load("mooons", size=8)
-        with pytest.raises(ValueError, match="size is 0; it must be a positive integer"):
+        with pytest.raises(ValueError, match="size is 0; it must be an integer of at least 1"):
             data.load(".", size=0)
+        with pytest.raises(ValueError, match="size is '8'; it must be an integer"):
+            data.load(".", size="8")
 
     def test_a_name_goes_before_a_folder(self, tmp_path, monkeypatch) -> None:
         monkeypatch.chdir(tmp_path)

@@ -482,9 +482,12 @@ def test_sets_that_cannot_be_compared(name, what):
 BAD_ARGUMENTS = {
     "projections": (sliced_wasserstein, {"projections": 0}, "projections is 0"),
     "projections 2.0": (sliced_wasserstein, {"projections": 2.0}, "projections is 2.0"),
-    "order": (sliced_wasserstein, {"order": 0.5}, "order is 0.5; it must be a number, 1 or more"),
+    "order": (sliced_wasserstein, {"order": 0.5}, "order is 0.5; it must be a number of 1 or"),
+    "order beyond floats": (sliced_wasserstein, {"order": 10**400}, "order is 1000*; it must be"),
+    "order True": (sliced_wasserstein, {"order": True}, "order is True"),
     "order NaN": (sliced_wasserstein, {"order": math.nan}, "order is nan"),
-    "seed": (sliced_wasserstein, {"seed": -1}, "seed is -1; it must be an integer of at least 0"),
+    "seed": (sliced_wasserstein, {"seed": -1}, r"seed is -1; it must be one of 0\.\.9"),
+    "seed beyond torch": (sliced_wasserstein, {"seed": 2**64}, "seed is 18446744073709551616; it"),
     "bandwidth": (mmd, {"bandwidth": 0.0}, "bandwidth is 0.0; it must be a number above 0"),
     "bandwidth text": (mmd, {"bandwidth": "median"}, "bandwidth is 'median'"),
     "k": (precision, {"k": 12}, "k is 12; .* one of 1..11, below the 12 rows of truth"),
@@ -498,6 +501,23 @@ BAD_ARGUMENTS = {
     ),
     "rows 1": (compare, {"rows": 1}, "rows is 1"),
     "seed of the splits": (compare, {"seed": True}, "seed is True"),
+    "seed of the splits beyond torch": (
+        compare,
+        {"seed": 2**63},
+        "seed is 9223372036854775808; it",
+    ),
+    "no features": (
+        compare,
+        {"features": 3},
+        r"features is 3; .* callable, as features\(samples\)",
+    ),
+    "no metrics": (compare, {"metrics": [mmd]}, r"metrics is \[.*; it must be functions by name"),
+    "no metric": (compare, {"metrics": {"mine": 3}}, r"metrics\['mine'\] is 3; .* be callable, as"),
+    "a metric without an answer": (
+        compare,
+        {"metrics": {"mine": lambda x, y: None}},
+        r"metrics\['mine'\]\(samples, truth\) is None; it must be a number",
+    ),
     "features lose rows": (
         compare,
         {"features": lambda x: x[:1]},
@@ -508,7 +528,7 @@ BAD_ARGUMENTS = {
     "a metric is NaN": (
         compare,
         {"metrics": {"mine": lambda x, y: math.nan}},
-        r"metrics\['mine'\] gives nan",
+        r"metrics\['mine'\]\(samples, truth\) is nan",
     ),
 }
 
@@ -520,8 +540,20 @@ def test_arguments_outside_their_range(what):
         function(X, Y, **arguments)
 
 
+def test_measure_refuses_what_is_no_metric():
+    with pytest.raises(ValueError, match="is 3; it must be callable"):
+        measure(3, X, Y)
+
+
+def test_numbers_of_numpy_are_numbers():
+    assert sliced_wasserstein(X, Y, order=np.int64(2)) == sliced_wasserstein(X, Y, order=2)
+    assert mmd(X, Y, bandwidth=np.int64(2)) == mmd(X, Y, bandwidth=2)
+
+
 def test_a_truth_that_is_mostly_one_point_has_no_median():
-    with pytest.raises(ValueError, match="bandwidth is 0.0; the median distance in truth is 0"):
+    with pytest.raises(
+        ValueError, match="bandwidth, the median distance in truth, is 0.0; it must"
+    ):
         mmd(X, torch.cat([Y[:2], torch.zeros(12, 3)]))
 
 

@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 
 import mpmath
+import numpy as np
 import pytest
 import torch
 from safetensors import safe_open
@@ -41,11 +42,17 @@ class TestTimeEmbedding:
         assert embedded.dtype == torch.float32
         assert (embedded.double() - truth).abs().max() <= 2**-24  # half a unit in the last place
 
-    def test_bad_arguments(self) -> None:
-        with pytest.raises(ValueError, match="dim is 0"):
-            time_embedding(torch.tensor([1]), 0)
-        with pytest.raises(ValueError, match="max_period is 1"):
-            time_embedding(torch.tensor([1]), 4, max_period=1.0)
+    @pytest.mark.parametrize("dim", [0, 2.5, True, "4"])
+    def test_dim_is_a_positive_integer(self, dim) -> None:
+        with pytest.raises(ValueError, match=f"dim is {dim!r}; it must be an integer of at least"):
+            time_embedding(torch.tensor([1]), dim)
+
+    @pytest.mark.parametrize("period", [1.0, math.inf, "long"])
+    def test_the_longest_period_is_a_number_above_one(self, period) -> None:
+        with pytest.raises(ValueError, match=f"max_period is {period!r}; .* a number above 1"):
+            time_embedding(torch.tensor([1]), 4, period)
+
+    def test_times_are_one_row(self) -> None:
         with pytest.raises(ValueError, match=r"t has shape \(2, 1\)"):
             time_embedding(torch.ones(2, 1, dtype=torch.int64), 4)
 
@@ -372,7 +379,7 @@ def test_compiles_in_one_piece(name) -> None:
     x = torch.randn(2, 2) if name == "mlp" else torch.randn(2, 1, 4, 4)
     inputs = (x, TIMES[:2], torch.tensor([0, 2]))
     torch.compiler.reset()
-    compiled = torch.compile(model, fullgraph=True, backend="eager")
+    compiled = torch.compile(model, fullgraph=True, backend="aot_eager")
     torch.testing.assert_close(compiled(*inputs), model(*inputs))
 
 
@@ -525,15 +532,21 @@ class TestErrors:
     def test_bad_sizes_of_networks(self) -> None:
         for make, match in [
             (lambda: MLP(dim=0), "dim is 0"),
-            (lambda: MLP(width=2.0), "width is 2.0; it must be a positive integer"),
+            (lambda: MLP(width=2.0), "width is 2.0; it must be an integer of at least 1"),
             (lambda: MLP(classes=0), "classes is 0"),
             (lambda: MLP(classes=True), "classes is True"),
             (lambda: MLP(learned_variance=2), "learned_variance is 2; it must be True or False"),
             (lambda: UNet(width=12), "width is 12.*multiple of 8"),
-            (lambda: UNet(multipliers=()), "multipliers is"),
-            (lambda: UNet(multipliers=(1, 0)), r"multipliers is \[1, 0\]"),
-            (lambda: UNet(attention=[0, 2]), r"attention is \[0, 2\]; .* 0..1, since"),
-            (lambda: UNet(attention=[-1]), r"attention is \[-1\]"),
+            (lambda: UNet(multipliers=()), r"multipliers is \[\]; it must hold at least one"),
+            (lambda: UNet(multipliers=(1, 0)), r"multipliers\[1\] is 0; it must be an integer"),
+            (lambda: UNet(multipliers=[True, 2]), r"multipliers\[0\] is True"),
+            (lambda: UNet(multipliers=2), "multipliers is 2; it must be a sequence of integers"),
+            (lambda: UNet(multipliers="2"), "multipliers is '2'; it must be a sequence"),
+            (lambda: UNet(multipliers=np.array([1.0])), r"multipliers\[0\] is 1.0"),
+            (lambda: UNet(attention=[0, 2]), r"attention\[1\] is 2; .* one of 0..1, since"),
+            (lambda: UNet(attention=[-1]), r"attention\[0\] is -1"),
+            (lambda: UNet(attention=[0.0]), r"attention\[0\] is 0.0; it must be one of 0..1"),
+            (lambda: UNet(attention=1), "attention is 1; it must be a sequence of integers"),
             (lambda: UNet(classes="ten"), "classes is 'ten'"),
             (lambda: UNet(learned_variance=None), "learned_variance is None"),
             (lambda: DiT(width=18, heads=2), "width is 18; .* multiple of 4: of heads, which is 2"),
@@ -544,11 +557,27 @@ class TestErrors:
             (lambda: DiT(learned_variance="no"), "learned_variance is 'no'"),
             (lambda: UNet(blocks=0), "blocks is 0"),
             (lambda: build({"name": "vit"}), "'vit'.*mlp.*unet"),
+            (
+                lambda: build({"name": ["mlp"]}),
+                r"network is \['mlp'\]; it must be one of mlp, unet",
+            ),
             (lambda: build({"name": "mlp", "colour": 1}), "colour"),
             (lambda: build(None), "config is None; it must be a dictionary"),
         ]:
             with pytest.raises(ValueError, match=match):
                 make()
+
+    @pytest.mark.parametrize(
+        "network",
+        [
+            MLP(np.int64(3), classes=torch.tensor(10)),
+            UNet(np.uint8(3), multipliers=np.array([1, 2]), attention=torch.tensor([0])),
+            DiT(width=np.uint8(128), depth=np.int32(2)),
+        ],
+        ids=lambda network: network.config["name"],
+    )
+    def test_integers_of_other_libraries_reach_a_checkpoint_as_pythons_own(self, network) -> None:
+        assert json.loads(json.dumps(network.config)) == network.config
 
 
 class TestDefaultNetwork:
@@ -576,8 +605,13 @@ class TestDefaultNetwork:
     def test_shapes_it_cannot_serve(self) -> None:
         with pytest.raises(ValueError, match="101 x 101"):
             default_network((3, 101, 101))
-        for shape in ((8, 8), ("a",), (1, 8, 0), (2.0,)):
-            with pytest.raises(ValueError, match=re.escape(f"shape is {shape}; it must be")):
+        for shape, found in (
+            ((8, 8), "shape is (8, 8); it must be (d,) or (C, H, W)"),
+            (("a",), "shape[0] is 'a'; it must be an integer"),
+            ((1, 8, 0), "shape[2] is 0; it must be an integer"),
+            (2, "shape is 2; it must be a sequence of integers"),
+        ):
+            with pytest.raises(ValueError, match=re.escape(found)):
                 default_network(shape)
 
     def test_the_digits_network_is_small(self) -> None:

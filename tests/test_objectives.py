@@ -498,6 +498,9 @@ def test_a_batch_in_parts_is_the_batch():
         ({"t": torch.tensor([1.0, 2.0])}, "t has shape"),
         ({"t": torch.tensor([[1], [2]])}, "t has shape"),
         ({"eps": torch.zeros(2, 1)}, r"eps has shape \(2, 1\)"),
+        # Meta stands for a GPU, where values are not looked at, but all else is.
+        ({"t": torch.ones(1, dtype=torch.int64, device="meta")}, r"t has shape \(1,\)"),
+        ({"t": torch.ones(2, device="meta")}, r"t has shape \(2,\) and type torch\.float32"),
     ],
 )
 def test_steps_and_noise_that_do_not_fit_get_a_sentence(options, message):
@@ -509,6 +512,28 @@ def test_steps_and_noise_that_do_not_fit_get_a_sentence(options, message):
 def test_a_weight_that_is_none_gets_a_sentence(weight):
     with pytest.raises(ValueError, match="weight must give"), np.errstate(divide="ignore"):
         objectives.weighted_loss(None, NoiseSchedule.linear(), torch.zeros(2, 3), weight)
+
+
+@pytest.mark.parametrize("weight", [[1.0] * 1000, np.ones(1000), 2.0, None])
+def test_a_weight_that_is_no_function_gets_a_sentence(weight):
+    with pytest.raises(ValueError, match=r"weight is .*; it must be callable, as weight\(ratios\)"):
+        objectives.weighted_loss(None, NoiseSchedule.linear(), torch.zeros(2, 3), weight)
+
+
+def test_the_hybrid_loss_of_half_precision_is_squared_in_single():
+    """Squares of 300 do not fit into float16."""
+    x_0 = torch.zeros(4, 2, dtype=torch.float16)
+
+    def model(x_t, t):
+        return torch.cat([torch.full_like(x_t, 300.0), torch.zeros_like(x_t)], dim=1)
+
+    schedule = NoiseSchedule.linear(10)
+    loss = objectives.hybrid_loss(model, schedule, x_0, eps=x_0, t=torch.tensor([1, 2, 5, 10]))
+    twin = objectives.hybrid_loss(
+        model, schedule, x_0.float(), eps=x_0.float(), t=torch.tensor([1, 2, 5, 10])
+    )
+    assert loss.dtype == torch.float32
+    assert loss == pytest.approx(float(twin), rel=1e-3)
 
 
 @pytest.mark.parametrize("gamma", [0, -1, math.inf, "5"])

@@ -1,17 +1,25 @@
 """The book as one document: every link inside it leads somewhere, and pages find their numbers."""
 
+import re
+
 import build_pdf
 import pytest
 from bs4 import BeautifulSoup
+from pypdf import PdfReader
 
 
 @pytest.fixture(scope="module")
-def book(strict_build):
+def html(strict_build):
     source, _ = strict_build
     patch = pytest.MonkeyPatch()
     patch.setattr(build_pdf, "HTML", source / "_build" / "html")
-    yield BeautifulSoup(build_pdf.joined(), "html.parser")
+    yield build_pdf.HTML
     patch.undo()
+
+
+@pytest.fixture(scope="module")
+def book(html):
+    return BeautifulSoup(build_pdf.joined(), "html.parser")
 
 
 def test_every_page_is_there_once_and_in_the_contents(book):
@@ -40,12 +48,21 @@ def test_pictures_are_files(book):
         assert image["src"].startswith(("file:", "data:"))
 
 
-def test_places_know_their_pages(browser, tmp_path):
-    page = browser.new_page()
-    page.set_content(
-        '<a href="#one">1</a><a href="#two">2</a><section id="one">first</section>'
-        '<section id="two" style="break-before: page">second</section>'
-    )
-    page.pdf(path=str(tmp_path / "two.pdf"), tagged=True, outline=True)
-    page.close()
-    assert build_pdf.page_numbers(tmp_path / "two.pdf") == {"one": 1, "two": 2}
+def test_the_contents_say_on_which_page_a_part_begins(browser, html, monkeypatch, tmp_path):
+    """Three short pages in print: the numbers are right, links jump, formulas are set."""
+    titles = {"book/paths": "Ways", "book/glossary": "Glossary", "book/notation": "Notation"}
+    parts = [("", ["book/paths"]), ("Reference", ["book/glossary", "book/notation"])]
+    monkeypatch.setattr(build_pdf, "pages", lambda: iter(parts))
+    build_pdf.print_book(browser, tmp_path / "book.pdf")
+    reader = PdfReader(tmp_path / "book.pdf")
+    texts = [page.extract_text() for page in reader.pages]
+    starts = build_pdf.page_numbers(tmp_path / "book.pdf")
+    for page, title in titles.items():
+        number = starts[build_pdf.name_of(page)]
+        assert re.search(rf"{title}.*\s{number}\b", texts[1])
+        assert texts[number - 1].lstrip().startswith(title)
+        assert texts[number - 1].rstrip().endswith(str(number))  # the footer
+    assert not any("\\bar" in text for text in texts)
+    outline = [entry["/Title"] for entry in reader.outline if not isinstance(entry, list)]
+    assert outline[1:] == ["Contents", "Ways through the book", "Glossary", "Notation"]
+    assert not list(html.glob("whole-book.html"))

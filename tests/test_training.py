@@ -14,7 +14,7 @@ import safetensors.torch
 import torch
 from torch import nn
 
-from diffusion_lib import objectives, training
+from diffusion_lib import objectives, samplers, training
 from diffusion_lib.checkpoint import load_model, resolve_device
 from diffusion_lib.data import Stored, moons
 from diffusion_lib.networks import MLP, UNet
@@ -212,11 +212,10 @@ class TestParts:
     @pytest.mark.parametrize("accumulate", [1, 2, 3])
     @pytest.mark.parametrize("processes", [1, 2])
     def test_are_the_batch_each_sample_once(self, batch_size, accumulate, processes) -> None:
-        device = torch.device("cpu")
         parts = [
             part
             for process in range(processes)
-            for part in training._parts(batch_size, accumulate, processes, process, device)
+            for part in training._parts(batch_size, accumulate, processes, process)
         ]
         rows = [row for part in parts for row in range(batch_size)[part.rows]]
         assert rows == list(range(batch_size))
@@ -224,7 +223,6 @@ class TestParts:
         for part in parts:
             share = len(range(batch_size)[part.rows]) / batch_size
             assert part.share == pytest.approx(share * processes, rel=1e-15)
-            assert (1.0 if part.weight is None else part.weight) == pytest.approx(part.share)
 
     @pytest.mark.parametrize("accumulate", [2, 3, 16])
     def test_accumulation_changes_rounding_alone(self, accumulate) -> None:
@@ -322,6 +320,11 @@ class Halved:
     def __getitem__(self, rows: torch.Tensor) -> torch.Tensor:
         self.read.append(rows)
         return self.data[rows]
+
+    def wider(self) -> "Halved":
+        """The same samples, said to be wider than they are."""
+        self.shape = torch.Size((len(self.data), self.data.shape[1] + 1))
+        return self
 
 
 class TestStoredSamples:
@@ -482,8 +485,9 @@ class TestOwnObjective:
         straight = train(trainer_of(small_mlp, POINTS, objective=own), 6)
         first = train(trainer_of(small_mlp, POINTS, objective=own), 3)
         first.save(path)
-        with pytest.raises(ValueError, match="with a function of your own; pass it as objective"):
-            Trainer.resume(path, POINTS)
+        for objective in (None, "simple"):
+            with pytest.raises(ValueError, match="a function of your own; pass it as objective"):
+                Trainer.resume(path, POINTS, objective=objective)
         resumed = Trainer.resume(path, POINTS, objective=own, device="cpu")
         assert_same_run(train(resumed, 3), straight)
         train(trainer_of(small_mlp, POINTS), 1).save(path)
@@ -501,6 +505,63 @@ def test_tensors_are_made_where_the_run_is(tmp_path) -> None:
         train(resumed, 2)
     straight = trainer_of(with_classes, POINTS, labels=LABELS, batch_size=16)
     assert_same_run(resumed, train(straight, 5))
+
+
+def test_the_default_dtype_of_torch_changes_nothing(tmp_path) -> None:
+    """Somebody who works in double precision elsewhere still gets the same run."""
+    path = tmp_path / "run.safetensors"
+
+    def run() -> Trainer:
+        settings = {"labels": LABELS, "batch_size": 16, "accumulate": 3, "gradient_clip": 1.0}
+        return trainer_of(with_classes, POINTS, label_dropout=0.5, **settings)
+
+    straight, begun = train(run(), 5), run()
+    torch.set_default_dtype(torch.float64)
+    try:
+        train(begun, 3).save(path)
+        resumed = Trainer.resume(path, POINTS, labels=LABELS, device="cpu")
+        assert_same_run(train(resumed, 2), straight)
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+
+class Predicting(nn.Module):
+    """A network with a layer of a name that the trainer has a use for."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.prediction = nn.Linear(2, 2)
+
+    def forward(self, x_t: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+        return self.prediction(x_t)
+
+
+def test_a_layer_called_prediction_stays_one(tmp_path) -> None:
+    trainer = train(trainer_of(Predicting, POINTS, prediction="v"), 3)
+    trainer.save(tmp_path / "run.safetensors")
+    model, _, _ = load_model(tmp_path / "run.safetensors", model=Predicting(), device="cpu")
+    x_T = torch.ones(3, 2)
+    for network in (trainer.ema, model):
+        assert isinstance(network.prediction, nn.Linear)
+        ends = {
+            kind: samplers.ddim(network, SCHEDULE.strided(5), x_T, prediction=kind)
+            for kind in ("eps", "v")
+        }
+        assert not torch.equal(ends["eps"], ends["v"])
+        # What it predicts has to be said, because the model does not.
+        assert torch.equal(samplers.ddim(network, SCHEDULE.strided(5), x_T), ends["eps"])
+
+
+def test_gradients_end_at_the_data() -> None:
+    """Codes from somebody's encoder carry the graph that made them."""
+    encoder = nn.Linear(2, 2)
+    for data in (encoder(POINTS), POINTS.clone().requires_grad_()):
+        for samples in (data, Halved(data)):
+            trained = train(trainer_of(small_mlp, samples, batch_size=16), 3)
+            plain = train(trainer_of(small_mlp, data.detach(), batch_size=16), 3)
+            assert_same_run(trained, plain)
+        assert encoder.weight.grad is None
+        assert not data.is_leaf or data.grad is None
 
 
 def failing(trainer: Trainer, error: BaseException, call: int) -> None:
@@ -696,13 +757,40 @@ class TestALossThatIsNotFinite:
         with pytest.raises(FloatingPointError, match=sentence):
             train(trainer, 60)
         assert trainer.step == len(trainer.losses) == len(trainer.gradient_norms) == 63
-        with pytest.raises(FloatingPointError, match=r"was not written.*not finite"):
+        with pytest.raises(FloatingPointError, match=r"was not written: the loss became nan"):
             trainer.save(path)
         assert path.read_bytes() == before
         resumed = Trainer.resume(path, POINTS.clone(), device="cpu")
         resumed.data[:] = float("nan")
         with pytest.raises(FloatingPointError, match=f"at step 61; {re.escape(str(path))} holds"):
             train(resumed, 1)
+
+    @pytest.mark.parametrize("scaled", [True, False])
+    def test_the_run_is_over_also_where_the_weights_stayed_finite(self, tmp_path, scaled) -> None:
+        """In fp16 a step without a finite gradient changes no weight; and a loss may be infinite
+        while its gradient is not. The losses are looked at 44 steps later."""
+        losses = [0]
+
+        def infinite_once(*arguments, **options):
+            losses[0] += 1
+            return simple_loss(*arguments, **options) + (math.inf if losses[0] == 7 else 0.0)
+
+        precision = "fp16" if scaled else "fp32"
+        trainer = trainer_of(small_mlp, POINTS, objective=infinite_once, precision=precision)
+        trainer.save(tmp_path / "run.safetensors")
+        before = (tmp_path / "run.safetensors").read_bytes()
+        with pytest.raises(FloatingPointError, match="loss became inf at step 7"):
+            train(trainer, 60)
+        assert all(weight.isfinite().all() for weight in trainer.model.parameters())
+        for go_on in (
+            lambda: trainer.save(tmp_path / "run.safetensors"),
+            lambda: trainer.export(tmp_path / "run.safetensors"),
+            lambda: trainer.train(1),
+        ):
+            with pytest.raises(FloatingPointError, match="loss became inf at step 7"):
+                go_on()
+        assert trainer.step == 6
+        assert (tmp_path / "run.safetensors").read_bytes() == before
 
     def test_without_a_checkpoint(self) -> None:
         trainer = trainer_of(small_mlp, POINTS.clone(), precision="bf16")
@@ -764,6 +852,12 @@ class TestErrors:
             (torch.zeros(3), r"shape \(3,\)"),
             (torch.zeros(0, 2), r"shape \(0, 2\)"),
             (torch.tensor([[1.0, float("inf")]]), "not finite"),
+            ({}, "data is dict"),
+            (Halved(POINTS.double()), r"torch\.float64 of shape \(1, 2\); .* torch\.float32 of"),
+            (
+                Halved(POINTS).wider(),
+                r"shape \(1, 2\); it must be .* \(1, 3\)",
+            ),
         ],
     )
     def test_data(self, data, match) -> None:
@@ -795,6 +889,68 @@ class TestErrors:
     def test_steps(self, steps) -> None:
         with pytest.raises(ValueError, match=f"steps is {steps!r}; it must be an integer of at"):
             trainer_of(small_mlp, POINTS).train(steps)
+
+    def test_callback(self) -> None:
+        trainer = trainer_of(small_mlp, POINTS)
+        with pytest.raises(ValueError, match="callback is 5; it must be callable"):
+            trainer.train(3, callback=5)
+        assert trainer.step == 0
+
+    @pytest.mark.parametrize(
+        ("returned", "match"),
+        [
+            (lambda loss: loss.expand(3), "returned tensor"),
+            (lambda loss: loss[None], "returned tensor"),
+            (lambda loss: loss.item(), r"returned \d"),
+            (lambda loss: loss.detach(), "returned a number without a gradient"),
+            (lambda loss: None, "returned None"),
+        ],
+        ids=["many", "a row", "a float", "detached", "nothing"],
+    )
+    @pytest.mark.parametrize("accumulate", [1, 2])
+    def test_what_an_objective_returns(self, returned, match, accumulate) -> None:
+        def own(*arguments, **options):
+            return returned(simple_loss(*arguments, **options))
+
+        trainer = trainer_of(small_mlp, POINTS, objective=own, accumulate=accumulate)
+        before = copy.deepcopy(trainer.model.state_dict())
+        with pytest.raises(ValueError, match=f"{match}.*; it must be one floating-point number"):
+            train(trainer, 1)
+        assert trainer.step == 0
+        for name, weight in trainer.model.state_dict().items():
+            assert torch.equal(weight, before[name])
+
+    def test_nothing_to_train(self) -> None:
+        for model in (nn.Identity(), small_mlp().requires_grad_(False)):
+            with pytest.raises(ValueError, match="no weight that can be trained"):
+                Trainer(model, SCHEDULE, POINTS)
+            assert "prediction" not in vars(model)
+
+    @pytest.mark.parametrize(
+        "labels", [LABELS.tolist(), LABELS.numpy(), torch.tensor(1), LABELS.float()]
+    )
+    def test_labels_of_a_resumed_run(self, labels, tmp_path) -> None:
+        path = tmp_path / "run.safetensors"
+        train(trainer_of(with_classes, POINTS, labels=LABELS), 1).save(path)
+        with pytest.raises(ValueError, match="labels is .*; it must be int64 of shape"):
+            Trainer.resume(path, POINTS, labels=labels)
+
+    def test_an_index_error_that_labels_did_not_make_is_not_blamed_on_them(self) -> None:
+        trainer = trainer_of(with_classes, POINTS, labels=LABELS, label_dropout=0.0)
+        failing(trainer, IndexError("list index out of range"), call=1)
+        with pytest.raises(IndexError, match="list index out of range"):
+            train(trainer, 1)
+
+    def test_accelerator(self) -> None:
+        accelerate = pytest.importorskip("accelerate")
+        with pytest.raises(ValueError, match="accelerator is 'cpu'; it must be an Accelerator"):
+            Trainer(small_mlp(), SCHEDULE, POINTS, accelerator="cpu")
+        mixed = accelerate.Accelerator(cpu=True, mixed_precision="bf16")
+        try:
+            with pytest.raises(ValueError, match="mixed_precision='bf16'; it must be 'no'"):
+                Trainer(small_mlp(), SCHEDULE, POINTS, accelerator=mixed)
+        finally:
+            accelerate.state.AcceleratorState._reset_state(reset_partial_state=True)
 
     def test_weights_are_float32(self) -> None:
         with pytest.raises(ValueError, match=r"weight \S+ is torch\.float64; .* model\.float\(\)"):

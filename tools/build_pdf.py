@@ -19,7 +19,7 @@ from urllib.parse import urljoin, urlparse
 import yaml
 from bs4 import BeautifulSoup, Tag
 from chromium import FLAGS, MISSING, chromium
-from playwright.sync_api import sync_playwright
+from playwright.sync_api import Browser, sync_playwright
 from pypdf import PdfReader
 from tqdm import tqdm
 
@@ -161,33 +161,39 @@ def page_numbers(path: Path) -> dict[str, int]:
     return found
 
 
+def print_book(browser: Browser, path: Path) -> None:
+    """Print twice: what the contents show is known after the first time."""
+    source = HTML / "whole-book.html"
+    source.write_text(joined(), encoding="utf-8")
+    options = {"display_header_footer": True, "header_template": "<span></span>"}
+    options |= {"footer_template": FOOTER, "prefer_css_page_size": True, "outline": True}
+    page = browser.new_page()
+    try:
+        page.set_default_timeout(MINUTES * 60_000)
+        page.goto(source.as_uri())
+        page.evaluate("MathJax.startup.promise.then(() => document.fonts.ready)")
+        for _ in tqdm(range(2), desc="printing", unit="pass"):
+            page.pdf(path=str(path), tagged=True, print_background=True, **options)  # type: ignore[arg-type]
+            page.evaluate(
+                """numbers => document.querySelectorAll("[data-for]").forEach(
+                    line => { line.dataset.page = numbers[line.dataset.for] ?? ""; })""",
+                page_numbers(path),
+            )
+    finally:
+        page.close()
+        source.unlink()
+
+
 def main() -> int:
     if not (HTML / "book" / "index.html").is_file():
         raise SystemExit("The book is not built; run `make book` first.")
     program = chromium()
     if program is None:
         raise SystemExit(f"The book cannot be printed: {MISSING}.")
-    source = HTML / "whole-book.html"
-    source.write_text(joined(), encoding="utf-8")
-    options = {"display_header_footer": True, "header_template": "<span></span>"}
-    options |= {"footer_template": FOOTER, "prefer_css_page_size": True, "outline": True}
-    try:
-        with sync_playwright() as playwright:
-            browser = playwright.chromium.launch(executable_path=program, args=FLAGS)
-            page = browser.new_page()
-            page.set_default_timeout(MINUTES * 60_000)
-            page.goto(source.as_uri())
-            page.evaluate("MathJax.startup.promise.then(() => document.fonts.ready)")
-            for _ in tqdm(range(2), desc="printing", unit="pass"):
-                page.pdf(path=str(PDF), tagged=True, print_background=True, **options)  # type: ignore[arg-type]
-                page.evaluate(
-                    """numbers => document.querySelectorAll("[data-for]").forEach(
-                        line => { line.dataset.page = numbers[line.dataset.for] ?? ""; })""",
-                    page_numbers(PDF),
-                )
-            browser.close()
-    finally:
-        source.unlink()
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=program, args=FLAGS)
+        print_book(browser, PDF)
+        browser.close()
     print(f"{PDF}: {len(PdfReader(PDF).pages)} pages, {PDF.stat().st_size / 1e6:.1f} MB")
     return 0
 

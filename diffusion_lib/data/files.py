@@ -22,6 +22,8 @@ from typing import IO, TYPE_CHECKING, BinaryIO, Literal
 import numpy as np
 from tqdm import tqdm
 
+from ..arguments import check_integer
+
 if TYPE_CHECKING:
     from PIL import Image
 
@@ -282,8 +284,8 @@ def read_pictures(path: str | Path, size: int | None = None) -> Found:
     """
     from PIL import ImageOps
 
-    if size is not None and size < 1:
-        raise ValueError(f"size is {size}; it must be a positive integer.")
+    if size is not None:
+        size = check_integer("size", size)
     path = Path(path)
     files = _picture_files(path)
     folders = sorted(

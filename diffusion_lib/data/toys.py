@@ -1,6 +1,6 @@
 """Data that need no file: the digits of scikit-learn, and points in the plane.
 
-The points are seeded; both axes are scaled alike, to mean zero and mean square 1.
+The points are seeded by 0..2**32 - 1, and both axes scaled alike, to mean zero and mean square 1.
 """
 
 from __future__ import annotations
@@ -11,6 +11,8 @@ from collections.abc import Callable
 import numpy as np
 import torch
 from torch import Tensor
+
+from ..arguments import check_integer
 
 
 def digits() -> Tensor:
@@ -41,15 +43,14 @@ def _standardised(points: np.ndarray) -> Tensor:
     return torch.from_numpy((points / np.sqrt((points**2).mean())).astype(np.float32))
 
 
-def _check_count(count: int) -> None:
-    if count < 2:
-        raise ValueError(f"count is {count}; a toy set needs at least 2 points.")
+def _checked(count: int, seed: int) -> tuple[int, int]:
+    return check_integer("count", count, 2), check_integer("seed", seed, 0, 2**32 - 1)
 
 
 def _moons(count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
     from sklearn.datasets import make_moons
 
-    _check_count(count)
+    count, seed = _checked(count, seed)
     points, half = make_moons(count, noise=0.05, random_state=seed)
     return points, half
 
@@ -68,7 +69,7 @@ def spiral(count: int = 10_000, seed: int = 0) -> Tensor:
     """One arm that winds outwards one and a half times, shape (count, 2)."""
     from sklearn.datasets import make_swiss_roll
 
-    _check_count(count)
+    count, seed = _checked(count, seed)
     roll = make_swiss_roll(count, noise=0.3, random_state=seed)[0]
     return _standardised(roll[:, [0, 2]])
 
@@ -76,7 +77,7 @@ def spiral(count: int = 10_000, seed: int = 0) -> Tensor:
 def _circles(count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
     from sklearn.datasets import make_circles
 
-    _check_count(count)
+    count, seed = _checked(count, seed)
     points, circle = make_circles(count, noise=0.04, factor=0.5, random_state=seed)
     return points, circle
 
@@ -91,24 +92,28 @@ def circle_labels(count: int = 10_000, seed: int = 0) -> Tensor:
     return torch.from_numpy(_circles(count, seed)[1])
 
 
+def _spots(count: int, seed: int, modes: int) -> tuple[np.ndarray, np.random.Generator]:
+    count, seed = _checked(count, seed)
+    rng = np.random.default_rng(seed)
+    return rng.integers(check_integer("modes", modes), size=count), rng
+
+
 def ring(count: int = 10_000, seed: int = 0, modes: int = 8) -> Tensor:
     """Equally likely Gaussian spots around a circle, shape (count, 2)."""
-    _check_count(count)
-    rng = np.random.default_rng(seed)
-    angle = 2 * math.pi * rng.integers(modes, size=count) / modes  # ring_labels draws the same
+    spot, rng = _spots(count, seed, modes)
+    angle = 2 * math.pi * spot / modes
     centres = np.stack([np.cos(angle), np.sin(angle)], axis=1)
-    return _standardised(centres + 0.05 * rng.standard_normal((count, 2)))
+    return _standardised(centres + 0.05 * rng.standard_normal(centres.shape))
 
 
 def ring_labels(count: int = 10_000, seed: int = 0, modes: int = 8) -> Tensor:
     """The spot of each point of ring(count, seed, modes), 0 to the right, then anticlockwise."""
-    _check_count(count)
-    return torch.from_numpy(np.random.default_rng(seed).integers(modes, size=count))
+    return torch.from_numpy(_spots(count, seed, modes)[0])
 
 
 def checkerboard(count: int = 10_000, seed: int = 0) -> Tensor:
     """Uniform on the eight dark squares of a 4 x 4 board, shape (count, 2)."""
-    _check_count(count)
+    count, seed = _checked(count, seed)
     rng = np.random.default_rng(seed)
     column = rng.integers(4, size=count)
     row = 2 * rng.integers(2, size=count) + column % 2  # every second square of the column

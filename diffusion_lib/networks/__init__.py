@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from ..arguments import check_choice, check_integers
 from .dit import DiT
 from .mlp import MLP
 from .network import Network
@@ -38,13 +39,11 @@ def build(config: dict[str, Any]) -> Network:
     if not isinstance(config, dict):
         raise ValueError(f"config is {config!r}; it must be a dictionary with a name.")
     options = dict(config)
-    name = options.pop("name", None)
-    if name not in NETWORKS:
-        raise ValueError(f"network is {name!r}; it must be one of {sorted(NETWORKS)}.")
+    network = check_choice("network", options.pop("name", None), NETWORKS)
     try:
-        return NETWORKS[name](**options)
+        return network(**options)
     except TypeError as error:
-        raise ValueError(f"network {name!r} cannot be built from {options}: {error}.") from None
+        raise ValueError(f"network {config!r} cannot be built: {error}.") from None
 
 
 def default_network(shape: Sequence[int], **options: Any) -> Network:
@@ -61,10 +60,9 @@ def default_network(shape: Sequence[int], **options: Any) -> Network:
         ValueError: the shape is neither, an image is too large for attention and cannot be
             halved any further, or an option is not one that the network takes.
     """
-    if len(shape) not in (1, 3) or not all(isinstance(n, int) and n > 0 for n in shape):
-        raise ValueError(
-            f"shape is {tuple(shape)}; it must be (d,) or (C, H, W), positive integers."
-        )
+    shape = check_integers("shape", shape)
+    if len(shape) not in (1, 3):
+        raise ValueError(f"shape is {tuple(shape)}; it must be (d,) or (C, H, W).")
     if len(shape) == 1:
         return build({"name": "mlp", "dim": shape[0], **options})
     channels, height, width = shape

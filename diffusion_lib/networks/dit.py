@@ -81,8 +81,10 @@ class DiT(Network):
         classes: int | None = None,
         learned_variance: bool = False,
     ) -> None:
-        check_sizes(channels=channels, patch=patch, width=width, depth=depth, heads=heads)
-        check_options(classes, learned_variance)
+        channels, patch, width, depth, heads = check_sizes(
+            channels=channels, patch=patch, width=width, depth=depth, heads=heads
+        )
+        classes = check_options(classes, learned_variance)
         if width % math.lcm(4, heads):
             raise ValueError(
                 f"width is {width}; it must be a multiple of {math.lcm(4, heads)}: of heads, "
@@ -130,11 +132,12 @@ def modulated(h: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
     return F.layer_norm(h, h.shape[-1:], eps=1e-6) * (1 + scale) + shift
 
 
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator, unused-ignore]
 def position_embedding(rows: int, columns: int, dim: int, device: torch.device) -> Tensor:
     """Where each patch lies, row after row: float32 (rows · columns, dim), dim a multiple of 4.
 
     Half of the numbers are sinusoids of the patch's row, half of its column, those that
-    `time_embedding` makes of a time.
+    `time_embedding` makes of a time. A compiled network holds them as a constant.
     """
     sinusoids = time_embedding(torch.arange(max(rows, columns), device=device), dim // 2)
     down = sinusoids[:rows].repeat_interleave(columns, dim=0)

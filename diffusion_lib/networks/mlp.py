@@ -35,8 +35,8 @@ class MLP(Network):
         classes: int | None = None,
         learned_variance: bool = False,
     ) -> None:
-        check_sizes(dim=dim, width=width, depth=depth)
-        check_options(classes, learned_variance)
+        dim, width, depth = check_sizes(dim=dim, width=width, depth=depth)
+        classes = check_options(classes, learned_variance)
         config: dict[str, Any] = {
             "name": "mlp",
             "dim": dim,

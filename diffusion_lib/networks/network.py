@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 import torch.nn.functional as F
 from torch import Tensor, int64, nn
 
+from ..arguments import check_integer
 from .time_embedding import distinct_times, time_embedding
 
 Layer = TypeVar("Layer", bound=nn.Module)
@@ -117,19 +118,16 @@ def described(x: object) -> str:
     return f"{x.dtype} of shape {tuple(x.shape)}" if isinstance(x, Tensor) else f"{x!r:.60}"
 
 
-def check_sizes(**sizes: object) -> None:
-    """Raise ValueError unless each size is a positive integer."""
-    for name, value in sizes.items():
-        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-            raise ValueError(f"{name} is {value!r}; it must be a positive integer.")
+def check_sizes(**sizes: object) -> list[int]:
+    """The sizes as ints; ValueError unless each is a positive integer."""
+    return [check_integer(name, value) for name, value in sizes.items()]
 
 
-def check_options(classes: object, learned_variance: object) -> None:
-    """Raise ValueError unless these are what all networks take."""
-    if classes is not None:
-        check_sizes(classes=classes)
+def check_options(classes: object, learned_variance: object) -> int | None:
+    """The classes as an int or None; ValueError unless both are what all networks take."""
     if not isinstance(learned_variance, bool):
-        raise ValueError(f"learned_variance is {learned_variance!r}; it must be True or False.")
+        raise ValueError(f"learned_variance is {learned_variance!r:.60}; it must be True or False.")
+    return None if classes is None else check_integer("classes", classes)
 
 
 def check_images(x_t: Tensor, network: str, channels: int, multiple: int, why: str) -> None:

@@ -10,9 +10,12 @@ improved-diffusion's ``timestep_embedding``; the idea is the positional encoding
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
+from ..arguments import check_integer, check_number
 from ..closed_forms import clock_frequency
 
 
@@ -28,14 +31,10 @@ def time_embedding(t: Tensor, dim: int, max_period: float = 10_000.0) -> Tensor:
     Raises:
         ValueError: dim is not positive, max_period is not above 1, or t is not one-dimensional.
     """
-    if dim < 1:
-        raise ValueError(f"dim is {dim}; it must be a positive integer.")
-    if not max_period > 1:
-        raise ValueError(f"max_period is {max_period}; it must be above 1.")
+    dim = check_integer("dim", dim)
+    max_period = check_number("max_period", max_period, lambda x: 1 < x < math.inf, "above 1")
     if t.ndim != 1:
-        raise ValueError(
-            f"t has shape {tuple(t.shape)}; it must be one-dimensional, one time each."
-        )
+        raise ValueError(f"t has shape {tuple(t.shape)}; it must be (B,), one time each.")
     dtype = torch.float32 if t.device.type == "mps" else torch.float64
     half = dim // 2
     angles = t.to(dtype)[:, None] * frequencies(half, max_period, dtype, t.device)

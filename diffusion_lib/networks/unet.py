@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..arguments import check_integers
 from .network import Network, check_images, check_options, check_sizes, zeroed
 
 GROUPS = 8  # of every GroupNorm, so every number of channels inside is a multiple of it
@@ -92,28 +93,22 @@ class UNet(Network):
         classes: int | None = None,
         learned_variance: bool = False,
     ) -> None:
-        check_sizes(channels=channels, width=width, blocks=blocks)
-        check_options(classes, learned_variance)
+        channels, width, blocks = check_sizes(channels=channels, width=width, blocks=blocks)
+        classes = check_options(classes, learned_variance)
         if width % GROUPS:
             raise ValueError(f"width is {width}; it must be a positive multiple of {GROUPS}.")
-        if not multipliers or not all(isinstance(m, int) and m > 0 for m in multipliers):
-            raise ValueError(
-                f"multipliers is {list(multipliers)}; it must hold at least one positive integer, "
-                "and nothing else."
-            )
-        levels = range(len(multipliers))
-        if not all(level in levels for level in attention):
-            raise ValueError(
-                f"attention is {list(attention)}; its entries must be in 0..{levels[-1]}, "
-                f"since multipliers has {len(levels)} resolutions."
-            )
+        multipliers = check_integers("multipliers", multipliers)
+        if not multipliers:
+            raise ValueError("multipliers is []; it must hold at least one integer.")
+        why = f", since multipliers has {len(multipliers)} resolutions"
+        attention = check_integers("attention", attention, 0, len(multipliers) - 1, why)
         config: dict[str, Any] = {
             "name": "unet",
             "channels": channels,
             "width": width,
-            "multipliers": list(multipliers),
+            "multipliers": multipliers,
             "blocks": blocks,
-            "attention": list(attention),
+            "attention": attention,
             "classes": classes,
             "learned_variance": learned_variance,
         }
