@@ -197,6 +197,7 @@ def table(rows: dict[str, tuple[Times, int]], baseline: str) -> list[str]:
     timed_there = next(iter(rows.values()))[0]
     columns = [name for name in (*LIBRARIES, HAND) if name in timed_there]
     lines = [
+        "{.numbers}",
         f"| | {' | '.join(columns)} | bare step, ms |",
         "|---|" + "---|" * (len(columns) + 1),
     ]
@@ -233,7 +234,8 @@ def memory() -> list[str]:
         return []
     # With the system's own habits: here it matters that memory is given back.
     clean = {name: value for name, value in os.environ.items() if not name.startswith("MALLOC_")}
-    lines = [f"| MiB | {' | '.join(LIBRARIES)} |", "|---|" + "---|" * len(LIBRARIES)]
+    head = f"| MiB | {' | '.join(LIBRARIES)} |"
+    lines = ["{.numbers}", head, "|---|" + "---|" * len(LIBRARIES)]
     for task in ("sampling", "training"):
         cells = []
         for library in LIBRARIES:

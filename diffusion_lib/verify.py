@@ -32,6 +32,9 @@ _FEWEST_DRAWS = 1000
 class CheckFailed(AssertionError):
     """A check that did not pass. Inside a claim the message begins with the claim's id."""
 
+    def _repr_markdown_(self) -> str:
+        return str(self)
+
 
 @dataclass(frozen=True)
 class Check:
@@ -52,7 +55,7 @@ class Check:
     __repr__ = __str__
 
     def _repr_markdown_(self) -> tuple[str, dict[str, Any]]:
-        detail = f" — {self.detail}" if self.detail else ""
+        detail = f" ({self.detail})" if self.detail else ""
         return f"**{self.kind}** · {self.what}{detail}", {"residuals": _residuals(self)}
 
 
@@ -210,7 +213,7 @@ def refute(what: str, left: Any, right: Any, at: dict[sp.Symbol, Any] | None = N
             raise CheckFailed(f"not refuted: {what}. {a} or {b} is inexact or not finite")
         if difference.is_zero is False or abs(sp.N(difference, _DIGITS)) > sp.Float("1e-40"):
             where = ", ".join(f"{sp.latex(k)}={sp.latex(sp.sympify(v))}" for k, v in point.items())
-            detail = f"${sp.latex(a)}\\ne{sp.latex(b)}$" + (f" at ${where}$" if where else "")
+            detail = f"${_short(a)}\\ne{_short(b)}$" + (f" at ${where}$" if where else "")
             return _record(Check("refuted", what, detail))
     raise CheckFailed(f"not refuted: {what}. Both sides are equal at {point}")
 
@@ -249,6 +252,12 @@ def agree(what: str, got: Any, truth: Any, within: float) -> Check:
     count = f"{len(errors)} numbers" if len(errors) > 1 else "one number"
     residual = float(mpmath.nstr(worst, 2)), within
     return _record(Check("agrees", what, f"{count} within {within:g}", residual))
+
+
+def _short(value: sp.Expr) -> str:
+    """An exact value as TeX, or its first digits where the whole would fill a line."""
+    whole: str = sp.latex(value)
+    return whole if len(whole) <= 60 else rf"{sp.N(value, 8)}\ldots"
 
 
 def sampled(what: str, draws: Any, truth: Any) -> Check:
@@ -652,7 +661,7 @@ def _at_a_point(given: Domain, left: Any, right: Any) -> tuple[sp.Expr, str]:
     numbers = {x: _admissible_number(x, i) for i, x in enumerate(free)}
     point = {x: value.subs(numbers) for x, value in point.items()}
     a, b = (sp.N(side.subs(point), 30) for side in (left, right))
-    where = ", ".join(f"{x} = {sp.N(value, 4)}" for x, value in point.items())
+    where = ", ".join(f"${sp.latex(x)} = {sp.N(value, 4)}$" for x, value in point.items())
     return a - b, f"Left {sp.N(a, 8)}, right {sp.N(b, 8)} at {where or 'no symbols'}"
 
 

@@ -1,6 +1,7 @@
-"""Keep a comma or full stop on the line of the formula before it.
+"""Keep a comma on the line of the formula before it, and a bracket on that of the one after it.
 
-A browser may break a line after an inline formula, and then the next line begins with the comma.
+A browser may break a line at an inline formula: then the next line begins with the comma, or this
+one ends with the bracket.
 """
 
 import re
@@ -10,26 +11,35 @@ from docutils import nodes
 from sphinx.application import Sphinx
 from sphinx.transforms.post_transforms import SphinxPostTransform
 
-PUNCTUATION = re.compile(r"[,.;:!?)\]’”]+")
+AFTER = re.compile(r"^[,.;:!?)\]’”]+")
+BEFORE = re.compile(r"[(\[“]+$")
 
 
 class GluePunctuation(SphinxPostTransform):
-    """Put a formula and the punctuation after it into one box that does not break."""
+    """Put a formula and the punctuation around it into one box that does not break."""
 
     default_priority = 900
     formats = ("html",)
 
     def run(self, **_: Any) -> None:
         for formula in list(self.document.findall(nodes.math)):
-            following = formula.next_node(descend=False, siblings=True)
-            if not isinstance(following, nodes.Text):
-                continue
-            if match := PUNCTUATION.match(following):
-                rest = nodes.Text(following[match.end() :])
-                following.parent.replace(following, rest)
+            parent, place = formula.parent, formula.parent.index(formula)
+            before = cut(parent, place - 1, BEFORE)
+            after = cut(parent, place + 1, AFTER)
+            if before or after:
                 box = nodes.inline("", "", classes=["glued"])
                 formula.replace_self(box)
-                box += [formula, nodes.Text(match.group())]
+                box += [nodes.Text(before), formula, nodes.Text(after)]
+
+
+def cut(parent: nodes.Element, place: int, pattern: re.Pattern[str]) -> str:
+    """Take the punctuation out of the text at this place, if there is a text and any in it."""
+    text = parent[place] if 0 <= place < len(parent) else None
+    match = pattern.search(text) if isinstance(text, nodes.Text) else None
+    if not match:
+        return ""
+    parent[place] = nodes.Text(text[: match.start()] + text[match.end() :])
+    return match.group()
 
 
 def setup(app: Sphinx) -> dict[str, Any]:

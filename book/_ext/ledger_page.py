@@ -119,7 +119,7 @@ class Ledger(FromCards):
             line += [nodes.Text(" "), *self._inline(check["what"])]
             if check["detail"]:
                 detail = nodes.inline(classes=["claim-detail"])
-                detail += self._inline(check["detail"])
+                detail += [nodes.Text("("), *self._inline(check["detail"]), nodes.Text(")")]
                 line += [nodes.Text(" "), detail]
             table += nodes.list_item("", line, classes=[f"check-{check['kind']}"])
         return table

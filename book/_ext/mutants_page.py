@@ -132,7 +132,7 @@ def _table(head: list[str], rows: list[list[list[nodes.Node]]], widths: list[int
     group += [nodes.colspec(colwidth=width) for width in widths]
     group += nodes.thead("", _row([[nodes.Text(name)] for name in head]))
     group += nodes.tbody("", *(_row(cells) for cells in rows))
-    return nodes.table("", group, classes=["mutants"])
+    return nodes.table("", group, classes=["mutants", "stacked"])
 
 
 def _row(cells: list[list[nodes.Node]]) -> nodes.row:

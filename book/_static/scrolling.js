@@ -2,7 +2,7 @@
 "use strict";
 
 function letScroll() {
-  for (const box of document.querySelectorAll("article :is(table, div.math, pre, .claims-graph)")) {
+  for (const box of document.querySelectorAll("article :is(table, .math, pre, .claims-graph)")) {
     if (box.scrollWidth > box.clientWidth + 1) box.tabIndex = 0;
     else if (box.tabIndex === 0) box.removeAttribute("tabindex");
   }

@@ -15,7 +15,7 @@ explorer("bound", (box, data) => {
   });
   const across = [1, 1000];
   sums.line(across, [data.entropy, data.entropy], "data dashed");
-  sums.text(1000, data.entropy - 0.3, "entropy of the data", "data", null, "end");
+  sums.text(1000, data.entropy, "entropy of the data", "data", null, "end").setAttribute("dy", 15); // below its line
   const other = terms.line(across, [1, 1], "network thin dashed"), term = terms.line(across, [1, 1], "network");
   const sum = sums.line(across, [0, 0], "network");
   const cursors = [terms.line(across, [1, 1], "ink thin"), sums.line(across, [0, 0], "ink thin")];
