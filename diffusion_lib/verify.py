@@ -204,6 +204,8 @@ def refute(what: str, left: Any, right: Any, at: dict[sp.Symbol, Any] | None = N
             raise CheckFailed(f"{refused}. The point names {x!r:.60}; it must be a symbol.")
         if value.has(sp.Float) or (x.is_positive and value.is_nonnegative is not True):
             raise CheckFailed(f"not refuted: {what}. {x} = {value} is inexact or not allowed")
+    values = ", ".join(f"{sp.latex(x)}={sp.latex(value)}" for x, value in point.items())
+    where = f" at ${values}$" if values else ""
     for a, b in zip(_row(left), _row(right), strict=True):
         a, b = (sp.simplify(x.subs(point)) for x in (a, b))
         difference = sp.simplify(a - b)
@@ -212,10 +214,9 @@ def refute(what: str, left: Any, right: Any, at: dict[sp.Symbol, Any] | None = N
         if difference.has(sp.Float) or not (a.is_finite and b.is_finite):
             raise CheckFailed(f"not refuted: {what}. {a} or {b} is inexact or not finite")
         if difference.is_zero is False or abs(sp.N(difference, _DIGITS)) > sp.Float("1e-40"):
-            where = ", ".join(f"{sp.latex(k)}={sp.latex(sp.sympify(v))}" for k, v in point.items())
-            detail = f"${_short(a)}\\ne{_short(b)}$" + (f" at ${where}$" if where else "")
+            detail = f"${_short(a)}\\ne{_short(b)}${where}"
             return _record(Check("refuted", what, detail))
-    raise CheckFailed(f"not refuted: {what}. Both sides are equal at {point}")
+    raise CheckFailed(f"not refuted: {what}. Both sides are equal{where}")
 
 
 def agree(what: str, got: Any, truth: Any, within: float) -> Check:

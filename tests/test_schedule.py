@@ -193,6 +193,7 @@ def test_a_schedule_cannot_be_changed():
 @pytest.mark.parametrize(
     ("make", "message"),
     [
+        (lambda: NoiseSchedule.from_betas([0.1, 1.0]), r"betas\[1\] is 1"),
         (lambda: NoiseSchedule.from_betas([0.1, 2.0]), r"betas\[1\] is 2"),
         (lambda: NoiseSchedule.from_betas([0.0]), r"betas\[0\] is 0"),
         (lambda: NoiseSchedule.from_betas([0.1, float("nan")]), r"betas\[1\] is nan"),

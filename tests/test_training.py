@@ -582,6 +582,13 @@ def failing(trainer: Trainer, error: BaseException, call: int) -> None:
 class TestStoppedInTheMiddle:
     """Whatever stops a run, what is left is the run of that many steps, bit for bit."""
 
+    @pytest.fixture(autouse=True)
+    def python_hears_of_control_c(self):
+        """Also where the tests run in the background of a shell, which lets them ignore it."""
+        before = signal.signal(signal.SIGINT, signal.default_int_handler)
+        yield
+        signal.signal(signal.SIGINT, before)
+
     @pytest.mark.parametrize("make", [small_mlp, Own])
     @pytest.mark.parametrize("error", [KeyboardInterrupt(), RuntimeError("out of memory")])
     def test_by_an_error_in_the_model(self, make, error, tmp_path) -> None:

@@ -8,5 +8,9 @@ function letScroll() {
   }
 }
 
-window.addEventListener("load", letScroll);
+window.addEventListener("load", () => {
+  letScroll();
+  document.fonts.ready.then(letScroll);
+  window.MathJax?.startup?.promise?.then(letScroll);
+});
 window.addEventListener("resize", letScroll);
