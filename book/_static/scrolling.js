@@ -3,7 +3,7 @@
 
 function letScroll() {
   for (const box of document.querySelectorAll("article :is(table, .math, pre, .claims-graph)")) {
-    if (box.scrollWidth > box.clientWidth + 1) box.tabIndex = 0;
+    if (box.scrollWidth > box.clientWidth) box.tabIndex = 0;
     else if (box.tabIndex === 0) box.removeAttribute("tabindex");
   }
 }
