@@ -4,8 +4,6 @@ import builtins
 import importlib
 import inspect
 import re
-import shutil
-from types import SimpleNamespace
 
 import api_pages
 import ledger
@@ -13,7 +11,6 @@ import pytest
 from sphinx.util.inventory import InventoryFile
 
 import diffusion_lib
-from conftest import build_book
 from notebooks import LIBRARY, ROOT, notebook_paths
 
 ROOMS = api_pages.rooms(ROOT)
@@ -115,21 +112,6 @@ def test_the_chapters_are_listed_with_their_functions(html):
     for name, thing in THINGS.items():
         if api_pages.chapters_named(inspect.getdoc(thing) or ""):
             assert f'#{name}"' in listed, name
-
-
-def test_a_claim_or_a_chapter_that_is_not_there_breaks_the_build(strict_build, tmp_path):
-    source, _ = strict_build
-    copy = shutil.copytree(source, tmp_path / "book")
-    text = "Proved in chapters 03 (claim Z9) and 98."
-    lines = [text]  # as of a docstring
-    api_pages.link_chapters_and_claims(SimpleNamespace(srcdir=ROOT), "", "", None, None, lines)
-    with (copy / "book" / "api.md").open("a", encoding="utf-8") as file:
-        file.write("\n```{eval-rst}\n" + "\n".join(lines) + "\n```\n")
-    result = build_book(copy)
-    assert result.returncode != 0
-    assert "Z9" in result.stdout + result.stderr
-    assert "no chapter 98" in result.stdout + result.stderr
-    assert "03_posterior" not in result.stderr
 
 
 # --- The docstrings -----------------------------------------------------------------------------

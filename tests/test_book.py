@@ -2,7 +2,9 @@
 
 import re
 import shutil
+from types import SimpleNamespace
 
+import api_pages
 import pytest
 
 from conftest import build_book
@@ -17,22 +19,20 @@ def test_strict_build_passes(strict_build):
     assert result.returncode == 0, result.stdout[-6000:] + result.stderr[-6000:]
 
 
-@pytest.fixture
-def altered(strict_build, tmp_path):
-    """The built book in a folder of its own, so that rebuilding it after a change is quick."""
-    source, _ = strict_build
-    return shutil.copytree(source, tmp_path / "book")
-
-
-def test_broken_references_break_the_build(altered):
+def test_broken_references_break_the_build(strict_build, tmp_path):
     """One of each kind, each with a name of its own, and every one of them is reported."""
+    source, _ = strict_build
+    altered = shutil.copytree(source, tmp_path / "book")
     mistakes = "{doc}`no_page` [there](../notebooks/no_file.ipynb) {eq}`no_label` {cite}`no_paper`"
-    page = altered / "book" / "index.md"
-    page.write_text(f"{page.read_text(encoding='utf-8')}\n\nSee {mistakes}.\n", encoding="utf-8")
+    lines = ["Proved in chapters 03 (claim Z9) and 98."]  # as of a docstring
+    api_pages.link_chapters_and_claims(SimpleNamespace(srcdir=ROOT), "", "", None, None, lines)
+    with (altered / "book" / "index.md").open("a", encoding="utf-8") as page:
+        page.write(f"\n\nSee {mistakes}.\n\n```{{eval-rst}}\n{lines[0]}\n```\n")
     result = build_book(altered)
     assert result.returncode != 0
-    for name in ("no_page", "no_file", "no_label", "no_paper"):
+    for name in ("no_page", "no_file", "no_label", "no_paper", "Z9", "no chapter 98"):
         assert name in result.stdout + result.stderr
+    assert "03_posterior" not in result.stderr
 
 
 def test_every_claim_can_be_linked_to(strict_build):

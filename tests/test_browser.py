@@ -48,6 +48,9 @@ LOOK = r"""
   return complaints;
 }
 """
+PLAIN_CODE = """
+() => { for (const code of document.querySelectorAll("pre")) code.textContent = code.textContent; }
+"""
 TYPESET = """
 async () => {
   if (window.MathJax) await MathJax.startup.promise;
@@ -70,23 +73,25 @@ def weight(path: Path) -> int:
     return len(gzip.compress(content)) if is_text else len(content)
 
 
-def barriers(browser, path, screen, contrast):
+def barriers(context, path, contrast):
     """What axe-core finds that keeps somebody out.
 
     Formulas are not set here, which would take it a minute a page: MathJax hides what it draws and
-    offers the same as MathML.
+    offers the same as MathML. Where colours do not matter, those of code are taken away.
     """
-    page = browser.new_page(**screen)
+    page = context.new_page()
     page.route("**/tex-chtml.js*", lambda route: route.abort())
     page.goto(path.as_uri())
     page.evaluate("document.fonts.ready")
+    if not contrast:
+        page.evaluate(PLAIN_CODE)
     rules = {"color-contrast": {"enabled": contrast}}
     options = {"resultTypes": ["violations"], "preload": False, "rules": rules}
     for found in Axe().run(page, options=options).response["violations"]:
         if found["impact"] in ("serious", "critical"):
             example = found["nodes"][0]["html"]
             yield f"{found['impact']} barrier {found['id']}: {found['help']}: {example:.200}"
-    page.context.close()
+    page.close()
 
 
 def listen(page, wrong):
@@ -108,8 +113,9 @@ def listen(page, wrong):
 def look_at(browser, pages):
     """Open each page on a phone, then widen it; what is wrong with it, page by page."""
     found = {}
+    phone, desk = browser.new_context(**PHONE), browser.new_context(**DESK)
     for path in pages:
-        page = browser.new_page(**PHONE)
+        page = phone.new_page()
         wrong = found[path.name] = []
         listen(page, wrong)
         loaded = set()
@@ -121,13 +127,15 @@ def look_at(browser, pages):
         page.emulate_media(color_scheme=DESK["color_scheme"])
         wrong += page.evaluate(LOOK)
         has_colours = path.stem in COLOURS
-        for screen in (DESK, PHONE) if has_colours else (DESK,):
-            wrong += barriers(browser, path, screen, contrast=has_colours)
+        for context in (desk, phone) if has_colours else (desk,):
+            wrong += barriers(context, path, contrast=has_colours)
         files = [Path(unquote(urlparse(url).path)) for url in loaded if url.startswith("file:")]
         total = sum(weight(file) for file in files if file.is_file())
         if total > HEAVIEST:
             wrong.append(f"the page weighs {total} bytes")
-        page.context.close()
+        page.close()
+    phone.close()
+    desk.close()
     return {name: wrong for name, wrong in found.items() if wrong}
 
 

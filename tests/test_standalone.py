@@ -65,7 +65,8 @@ def clean_python(wheel):
     folder = ROOT / "build" / "standalone"
     python = folder / "bin" / "python"
     complete = folder / "complete"  # is written last, and says what the environment was made from
-    pip = (python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check")
+    # What is never imported need not be compiled.
+    pip = (python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-compile")
     if not complete.exists() or complete.read_text(encoding="utf-8") != made_from():
         venv.create(folder, with_pip=True, clear=True)
         if os.environ.get("TORCH") == "cpu":
